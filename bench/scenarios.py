@@ -1,0 +1,81 @@
+"""What users feel beside raw speed, each with its bound: PASS or FAIL with the figures.
+
+    python -m bench.scenarios [streams] [prefix] [leave] [import] [--model FILE.gguf] [--exact FILE-f32.gguf]
+
+streams: eight answers at once say what each says alone, while the server stays responsive.
+prefix:  a conversation that was interrupted by another one finds its prompt again; sixteen share one prefix.
+leave:   a client that hangs up while its prompt is read frees the cores; others are not disturbed.
+import:  what importing and ``--help`` cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from . import imports, leave, machine, prefix, streams
+from .finding import Finding
+from .make_model import make
+from .report import findings_table, replace_table
+
+
+@dataclass(frozen=True)
+class Models:
+    """``fast`` has a window of 2048 tokens or more; ``exact`` is a chat model in f32."""
+
+    fast: Path
+    exact: Path
+
+
+SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
+    {
+        "streams": lambda models: streams.findings(models.exact),
+        "prefix": lambda models: prefix.findings(models.fast),
+        "leave": lambda models: leave.findings(models.fast),
+        "import": lambda _: imports.findings(),
+    }
+)
+
+
+def exact_model(folder: Path) -> Path:
+    """``examples/bard`` in f32."""
+    from ingle.convert import convert
+
+    target = folder / "bard-f32.gguf"
+    if not target.exists():
+        convert(Path("examples/bard"), target, "f32")
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; all unless given")
+    parser.add_argument("--model", type=Path, help="unless given: random weights in the shape of SmolLM-135M, Q8_0")
+    parser.add_argument("--exact", type=Path, help="unless given: examples/bard in f32")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where models and raw figures go")
+    parser.add_argument("--write", type=Path, help="a page whose table to replace")
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    models = Models(
+        chosen.model or make(chosen.folder, "smollm-135m", "Q8_0"), chosen.exact or exact_model(chosen.folder)
+    )
+    found, quiet = [], True
+    for name in chosen.scenario or SCENARIOS:
+        quiet = machine.wait_until_quiet() and quiet
+        found += SCENARIOS[name](models)
+    for finding in found:
+        print(finding)
+    conditions = machine.describe() | {"quiet before each scenario": "yes" if quiet else "no"}
+    if chosen.write:
+        replace_table(chosen.write, "scenarios", findings_table(found, conditions))
+    raw = {"conditions": conditions, "findings": [asdict(finding) for finding in found]}
+    (chosen.folder / "scenarios.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    raise SystemExit(not all(finding.passed for finding in found))
+
+
+if __name__ == "__main__":
+    main()

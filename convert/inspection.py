@@ -1,0 +1,115 @@
+"""``ingle convert --check``: each aspect of a checkpoint looked at, with a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import metadata, modelcard, plan, rope
+from .errors import IngleError, UnsupportedModel
+from .report import Item, Report
+from .source import Source
+
+
+def check(folder: Path, dtype: str = "auto") -> Report:
+    """A verdict per item, from headers and configs only; nothing of a tensor is read, nothing is written.
+
+    Never raises for what is wrong with the checkpoint: that is an item with verdict ``fail``.
+    """
+    source, items = Source(folder, dtype), list[Item]()
+    for name, look in ASPECTS:
+        try:
+            items += look(source)
+        except IngleError as error:
+            # What stands in the way of several aspects is reported once, at the first.
+            if error.message not in {item.detail for item in items}:
+                items.append(Item(name, "fail", error.message, error.hint))
+    return Report(tuple(items))
+
+
+def warnings(source: Source) -> tuple[Item, ...]:
+    """The warnings about a checkpoint that can be converted. Raises the first failure of one that cannot."""
+    items = [item for _, look in ASPECTS for item in _sound(look(source))]
+    return tuple(item for item in items if item.verdict == "warn")
+
+
+def _sound(items: Iterator[Item]) -> Iterator[Item]:
+    for item in items:
+        if item.verdict == "fail":
+            raise UnsupportedModel(f"{item.name}: {item.detail}", hint=item.hint)
+        yield item
+
+
+def _architecture(source: Source) -> Iterator[Item]:
+    yield Item("architecture", "ok", f"{source.family.classes[0]} → {source.family.arch}")
+
+
+def _config(source: Source) -> Iterator[Item]:
+    family, config = source.family, source.config
+    yield Item(
+        "config",
+        "ok",
+        f"{config.num_layers} layers of {config.hidden_size:,}, {config.num_heads} heads ({config.num_kv_heads} kv) "
+        f"of {config.head_dim}, {config.vocab_size:,} tokens, context {config.context_length:,}",
+    )
+    if config.activation not in family.activations:
+        yield Item("config", "fail", f"hidden_act {config.activation!r} is not what llama.cpp computes: "
+                   f"{', '.join(family.activations)}")  # fmt: skip
+    if family.square and config.head_dim * config.num_heads != config.hidden_size:
+        yield Item("config", "fail", f"{family.arch} needs head_dim × heads = {config.hidden_size}, not "
+                   f"{config.head_dim} × {config.num_heads}")  # fmt: skip
+    yield from family.limits(config)
+
+
+def _rope(source: Source) -> Iterator[Item]:
+    family, embedding = source.family, source.config.rope
+    if reason := rope.problem(embedding, family.rope_types):
+        yield Item("rope", "fail", reason)
+        return
+    if embedding.partial_factor != 1 and not family.partial_rotary:
+        yield Item("rope", "fail", f"partial_rotary_factor {embedding.partial_factor} does not exist for {family.arch}")
+        return
+    family.metadata(source.config)
+    family.computed(source.config)
+    yield Item("rope", "ok", f"{embedding.type}, theta {embedding.theta:g}")
+
+
+def _tensors(source: Source) -> Iterator[Item]:
+    plans = source.plans
+    files = {tensor.file for tensor in source.tensors.values()}
+    yield Item("tensors", "ok", f"{len(plans)} from {len(source.tensors)} in {len(files)} file(s)")
+    dropped = source.matched.dropped
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, why in dropped.items() if why == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Item("left out", "ok", f"{names[0]}{more}: {reason}")
+
+
+def _dtype(source: Source) -> Iterator[Item]:
+    yield Item("dtype", "ok", f"{plan.source_dtype(source.matched)} → {source.dtype}")
+
+
+def _tokenizer(source: Source) -> Iterator[Item]:
+    yield from source.vocabulary.items
+
+
+def _size(source: Source) -> Iterator[Item]:
+    label = metadata.size_label(source.num_parameters)
+    yield Item("size", "ok", f"{label} parameters, {source.size_bytes:,} bytes as {source.dtype}")
+
+
+def _licence(source: Source) -> Iterator[Item]:
+    name = modelcard.first(modelcard.read(source.folder), "license")
+    yield Item("licence", "ok", name) if name else Item("licence", "warn", "the model card (README.md) names none")
+
+
+ASPECTS: tuple[tuple[str, Callable[[Source], Iterator[Item]]], ...] = (
+    ("architecture", _architecture),
+    ("config", _config),
+    ("rope", _rope),
+    ("tensors", _tensors),
+    ("dtype", _dtype),
+    ("tokenizer", _tokenizer),
+    ("size", _size),
+    ("licence", _licence),
+)

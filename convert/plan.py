@@ -1,0 +1,183 @@
+"""What a conversion will write, decided from headers and configs before a byte of a tensor is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import names, shapes
+from .config import Config
+from .encode import count_overflows, encode
+from .errors import BadCheckpoint, UnknownType, UnsupportedModel
+from .families import Family
+from .families.family import Transform
+from .ggml import TYPES, GGMLType
+from .gguf import TensorPlan
+from .safetensors import FLOATS, Tensor
+from .transforms import Misfit, Rows, constant, rows_of
+
+DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
+HEAD_SOURCE, HEAD_TARGET = "lm_head.weight", "output.weight"
+ALWAYS_F32 = re.compile(r".*_norm\.weight|position_embd\.weight|.*(?<!\.weight)")
+TIED = "tied to the embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Which source tensor becomes which target, and which are left out, with the reason."""
+
+    sources: Mapping[str, Tensor]
+    dropped: Mapping[str, str]
+
+
+def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matched:
+    """Find the source of every target.
+
+    Raises:
+        BadCheckpoint: a tensor is missing, has another shape than the config says, or nothing maps it.
+        UnsupportedModel: a tensor has a dtype that is not a plain float.
+    """
+    wanted = names.expand(_wanted(family, config), config.num_layers)
+    dropped: dict[str, str] = {}
+    found: dict[str, Tensor] = {}
+    unmapped: list[str] = []
+    for name, tensor in tensors.items():
+        canonical = _canonical(name, wanted, family)
+        if canonical in wanted and canonical not in found:
+            found[canonical] = tensor
+        elif reason := _dropped(name, canonical, family, config):
+            dropped[name] = reason
+        else:
+            unmapped.append(name)
+    _refuse(unmapped, "that nothing maps", family)
+    _refuse([name for name in wanted if name not in found], "missing", family)
+    sources = {target: found[source] for source, target in wanted.items()}
+    if config.tied and not family.tied_head:
+        sources[HEAD_TARGET] = found[family.embedding]
+    return Matched(sources, dropped)
+
+
+def source_dtype(matched: Matched) -> str:
+    """The dtype that most bytes of the checkpoint are in; f64 counts as f32."""
+    sizes: Counter[str] = Counter()
+    for tensor in matched.sources.values():
+        sizes["F32" if tensor.dtype == "F64" else tensor.dtype] += tensor.nbytes
+    return sizes.most_common(1)[0][0]
+
+
+def resolve_dtype(dtype: str, matched: Matched) -> str:
+    """The element type of a ``--dtype``. Raises :class:`UnknownType`."""
+    if dtype.lower() not in DTYPES:
+        raise UnknownType(f"there is no dtype {dtype!r}", hint=f"choose one of {', '.join(DTYPES)}")
+    return source_dtype(matched) if dtype.lower() == "auto" else dtype.upper()
+
+
+def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> list[TensorPlan]:
+    """All tensors of the file, in the order they are written. Raises :class:`BadCheckpoint` for a wrong shape."""
+    transforms, own_shapes = family.transforms(config), family.shapes(config)
+    plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
+    for target, tensor in matched.sources.items():
+        expected = shapes.expected(target, config, own_shapes)
+        try:
+            rows = _transformed(target, _readable(tensor), transforms)
+        except Misfit as misfit:
+            raise _misshapen(tensor, target, expected) from misfit
+        if rows.shape != expected:
+            raise _misshapen(tensor, target, expected)
+        plans.append(_planned(target, rows, dtype))
+    return plans
+
+
+def _wanted(family: Family, config: Config) -> dict[str, str]:
+    head = {} if config.tied else {HEAD_SOURCE: HEAD_TARGET}
+    return {**family.tensors(config), **head}
+
+
+def _canonical(name: str, wanted: Mapping[str, str], family: Family) -> str:
+    """The name a tensor has in the family's table: without the wrapper of a vision model, with the root."""
+    plain = name.replace("language_model.", "", 1)
+    return family.root + plain if plain not in wanted and family.root + plain in wanted else plain
+
+
+def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
+    if canonical == HEAD_SOURCE and config.tied:
+        return TIED
+    return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
+
+
+def _refuse(tensors: list[str], what: str, family: Family) -> None:
+    if tensors:
+        shown = ", ".join(tensors[:5]) + (", …" if len(tensors) > 5 else "")
+        raise BadCheckpoint(
+            f"{len(tensors)} tensor(s) {what}, taking the checkpoint as {family.classes[0]}: {shown}",
+            hint="the checkpoint is incomplete, was changed by hand, or belongs to another architecture",
+        )
+
+
+def _readable(tensor: Tensor) -> Rows:
+    if tensor.dtype not in FLOATS:
+        raise UnsupportedModel(
+            f"tensor {tensor.name} is stored as {tensor.dtype}; F32, F16, BF16 and F64 can be converted",
+            hint="a quantized checkpoint cannot be converted: use the original one",
+        )
+    return rows_of(tensor)
+
+
+def _misshapen(tensor: Tensor, target: str, expected: tuple[int, ...]) -> BadCheckpoint:
+    return BadCheckpoint(
+        f"tensor {tensor.name} has shape {tensor.shape}, where the config asks for {target} of {expected}",
+        hint="config.json and the tensors come from different models, or one of them is damaged",
+    )
+
+
+def _transformed(target: str, rows: Rows, transforms: Mapping[str, Transform]) -> Rows:
+    for pattern, transform in transforms.items():
+        if re.fullmatch(pattern, target):
+            rows = transform(rows)
+    return rows
+
+
+def _element(target: str, shape: tuple[int, ...], dtype: str) -> GGMLType:
+    """Vectors, norms and positions stay f32, as llama.cpp's kernels expect; rows that no block divides become f16."""
+    if len(shape) < 2 or ALWAYS_F32.fullmatch(target):
+        return TYPES["F32"]
+    element = TYPES[dtype]
+    return TYPES["F16"] if shape[-1] % element.block else element
+
+
+def _planned(target: str, rows: Rows, dtype: str) -> TensorPlan:
+    element = _element(target, rows.shape, dtype)
+    return TensorPlan(target, rows.shape, element, lambda: _encoded(target, rows, element.name))
+
+
+def _encoded(target: str, rows: Rows, element: str) -> Iterator[NDArray[Any]]:
+    """The bytes of a tensor, chunk by chunk. Raises :class:`UnsupportedModel` after a tensor that overflowed."""
+    lost = 0
+    for chunk in rows.chunks():
+        encoded = encode(chunk, rows.dtype, element)
+        lost += count_overflows(chunk, encoded) if element == "F16" and rows.dtype != "F16" else 0
+        yield encoded
+    if lost:
+        raise UnsupportedModel(
+            f"{lost:,} values of {target} are too large for f16, which ends at 65,504",
+            hint="convert with --dtype bf16 (or f32)",
+        )
+
+
+def num_parameters(plans: list[TensorPlan]) -> int:
+    return sum(math.prod(plan.shape) for plan in plans)
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    pairs = zip(rows_of(one).chunks(), rows_of(other).chunks(), strict=True)
+    return all(np.array_equal(mine, theirs) for mine, theirs in pairs)

@@ -1,0 +1,36 @@
+"""What a look at a checkpoint found: one verdict per item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of ``ingle convert --check``. ``hint`` says what to do about a warning or failure."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All verdicts on a checkpoint, in a fixed order. It can be converted when none of them is ``fail``."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(item.verdict != "fail" for item in self.items)
+
+    @property
+    def failures(self) -> tuple[Item, ...]:
+        return tuple(item for item in self.items if item.verdict == "fail")
+
+    def __getitem__(self, name: str) -> Item:
+        return next(item for item in self.items if item.name == name)

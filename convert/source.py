@@ -1,0 +1,92 @@
+"""A checkpoint seen as what it will become. Each property is worked out when it is first asked for, from headers and
+configs only, and raises what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import config as configs
+from . import families, gguf, metadata, plan, tokenizer
+from .checkpoint import read_config, read_generation, read_tensors
+from .config import Config
+from .errors import UnsupportedModel
+from .families import Family
+from .gguf import TensorPlan, Value
+from .plan import Matched
+from .safetensors import Tensor
+from .vocabulary import Vocabulary
+
+
+class Source:
+    """One folder, to be converted with one ``dtype`` (see :data:`plan.DTYPES`)."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self.folder = folder
+        self._dtype = dtype
+
+    @cached_property
+    def raw(self) -> Mapping[str, Any]:
+        """config.json as it is."""
+        return read_config(self.folder)
+
+    @cached_property
+    def generation(self) -> Mapping[str, Any]:
+        """generation_config.json, or empty."""
+        return read_generation(self.folder)
+
+    @cached_property
+    def family(self) -> Family:
+        quantization = self.raw.get("quantization_config") or self.raw.get("compression_config")
+        if quantization:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            raise UnsupportedModel(
+                f"the checkpoint is already quantized ({method})",
+                hint="convert the original, unquantized checkpoint, and quantize the GGUF",
+            )
+        return families.find(self.raw)
+
+    @cached_property
+    def config(self) -> Config:
+        return configs.normalise(self.raw, self.family.defaults)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return read_tensors(self.folder)
+
+    @cached_property
+    def matched(self) -> Matched:
+        family, config = self.family, self.config
+        return plan.match(self.tensors, family, config)
+
+    @cached_property
+    def dtype(self) -> str:
+        """The element type of the file's matrices."""
+        return plan.resolve_dtype(self._dtype, self.matched)
+
+    @cached_property
+    def plans(self) -> list[TensorPlan]:
+        return plan.tensors(self.matched, self.family, self.config, self.dtype)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return tokenizer.read(self.folder, configs.flatten(self.raw), self.config.vocab_size)
+
+    @cached_property
+    def metadata(self) -> dict[str, Value]:
+        """All keys of the file."""
+        arch = self.family.arch
+        own = {f"{arch}.{key}": value for key, value in self.family.metadata(self.config).items()}
+        general = metadata.general(self.folder, arch, self.dtype, self.num_parameters, self.generation)
+        return {**general, **own, **self.vocabulary.metadata}
+
+    @property
+    def num_parameters(self) -> int:
+        return plan.num_parameters(self.plans)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file, padding aside."""
+        return len(gguf.header(self.metadata, self.plans)) + sum(tensor.nbytes for tensor in self.plans)

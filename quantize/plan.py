@@ -1,0 +1,123 @@
+"""What a quantization will produce, decided by llama.cpp itself before any weight is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..convert import gguf
+from ..convert.errors import EngineError, InputError
+from ..convert.ggml import TYPES as TENSOR_TYPES
+from ..convert.ggml import GGMLType
+from . import native, types
+
+PLANNED_TENSOR = re.compile(
+    r"^\[ *\d+/ *\d+\] (?P<name>\S+) +- \[[^\]]*\], type = *(?P<old>\w+), size =[^(\n]*(?:\((?P<new>\w+)\))?$",
+    re.MULTILINE,
+)
+NATIVE_ALIGNMENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A matrix whose rows of ``width`` values do not divide into the blocks of its type, so it gets another one."""
+
+    tensor: str
+    width: int
+    given: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of quantizing ``source`` to ``type``: each tensor's type, and the exact size of the file."""
+
+    source: gguf.GGUF
+    type: types.Type
+    requantize: bool
+    tensors: Mapping[str, GGMLType]
+    size_bytes: int
+    fallbacks: tuple[Fallback, ...]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average over the whole file: all tensors and the metadata."""
+        return 8 * self.size_bytes / sum(math.prod(info.shape) for info in self.source.tensors.values())
+
+
+def plan(source: Path, type_name: str, *, requantize: bool = False) -> Plan:
+    """Check ``source`` and plan its quantization. No weight is read, nothing is written.
+
+    Raises:
+        UnknownType: no such type. BadGGUF: the source is broken, or llama.cpp refuses it.
+        InputError: the type needs an importance matrix; the source is already quantized and ``requantize`` is
+            False; the source is one part of several, or laid out in a way that llama.cpp cannot rewrite.
+    """
+    kind = types.require_usable(type_name)
+    file = gguf.read(source)
+    _require_quantizable(file)
+    if not requantize:
+        _require_unquantized(file)
+    job = native.Job(str(source), "", kind.native_id, requantize=requantize, dry_run=True)
+    tensors = planned_types(native.run(job))
+    if tensors.keys() != file.tensors.keys():
+        raise EngineError(
+            f"the installed llama.cpp planned {len(tensors)} of the {len(file.tensors)} tensors of {source}",
+            hint="its reports are worded in an unknown way; install the llama-cpp-python that ingle was tested with",
+        )
+    return Plan(file, kind, requantize, tensors, _size(file, kind, tensors), _fallbacks(file, kind, tensors))
+
+
+def planned_types(log: str) -> dict[str, GGMLType]:
+    """Tensor name → type, from the log of a dry run."""
+    found = (match.group("name", "old", "new") for match in PLANNED_TENSOR.finditer(log))
+    return {name: TENSOR_TYPES[(new or old).upper()] for name, old, new in found}
+
+
+def _require_quantizable(file: gguf.GGUF) -> None:
+    parts = file.metadata.get("split.count", 1)
+    if isinstance(parts, str | list) or int(parts) > 1:
+        raise InputError(
+            f"{file.path} is one part of a model in {parts} files", hint="merge the parts into one file first"
+        )
+    if not file.tensors:
+        raise InputError(f"{file.path} has no tensors, only metadata: there is nothing to quantize")
+    if file.alignment != NATIVE_ALIGNMENT:
+        raise InputError(
+            f"{file.path} is aligned to {file.alignment} bytes; llama.cpp's quantizer writes {NATIVE_ALIGNMENT} only",
+            hint="convert the checkpoint again",
+        )
+
+
+def _require_unquantized(file: gguf.GGUF) -> None:
+    quantized = next((info for info in file.tensors.values() if info.type.block > 1), None)
+    if quantized is not None:
+        raise InputError(
+            f"{file.path} is already quantized: {quantized.name} is {quantized.type.name}",
+            hint="start from a 16- or 32-bit file; where there is none, --requantize accepts a double loss",
+        )
+
+
+def _size(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType]) -> int:
+    metadata = {**file.metadata, "general.quantization_version": 2, "general.file_type": kind.native_id}
+    plans = [
+        gguf.TensorPlan(info.name, _trimmed(info.shape), tensors[info.name], tuple) for info in file.tensors.values()
+    ]
+    padded = (-(-plan.nbytes // NATIVE_ALIGNMENT) * NATIVE_ALIGNMENT for plan in plans)
+    return len(gguf.header(metadata, plans)) + sum(padded)
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading ones: llama.cpp does not store them."""
+    first = next((axis for axis, length in enumerate(shape[:-1]) if length > 1), len(shape) - 1)
+    return shape[first:]
+
+
+def _fallbacks(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType]) -> tuple[Fallback, ...]:
+    return tuple(
+        Fallback(info.name, info.shape[-1], tensors[info.name].name)
+        for info in file.tensors.values()
+        if tensors[info.name] is not info.type and info.shape[-1] % kind.tensor_type.block
+    )

@@ -1,0 +1,138 @@
+"""The one place where messages become a prompt."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...convert import chat_template, special
+from ...convert.errors import BadRequest, TemplateError
+from ...convert.gguf import Value
+from .template import Message, Template
+
+ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+DEFAULT = chat_template.DEFAULT
+TOOL_USE = "tool_use"
+_PROBE = "a8Wq3"
+
+
+class Conversation:
+    """The chat templates of one model. Safe to use from several threads.
+
+    templates: by name; ``default`` for ordinary chats, ``tool_use`` (if there is one) for chats with tools.
+    special_tokens: ``bos_token``, ``eos_token``, ... as text.
+    """
+
+    def __init__(self, templates: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
+        self._templates = {name: Template(source, special_tokens) for name, source in templates.items()}
+        self._takes_parts = functools.lru_cache(maxsize=None)(_takes_parts)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Value]) -> Conversation:
+        """From the metadata of a GGUF file, ours or anybody's."""
+        return cls(chat_template.from_metadata(metadata), special_tokens(metadata))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._templates)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """The prompt. Content given as a list of text parts reaches the template so if it takes parts, and joined by
+        newlines otherwise.
+
+        Raises:
+            BadRequest: a message has a wrong shape; ``param`` names it (``messages[3].content``).
+            TemplateError: there is no template, it is broken, or it refuses the messages.
+        """
+        check(messages)
+        template = self.template(with_tools=bool(tools))
+        if any(isinstance(message.get("content"), list) for message in messages) and not self._takes_parts(template):
+            messages = [_joined(message) for message in messages]
+        return template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools or None, **variables)
+
+    def template(self, *, with_tools: bool = False) -> Template:
+        """The template that such a chat uses. Raises :class:`TemplateError` when the model has none."""
+        names = (TOOL_USE, DEFAULT) if with_tools else (DEFAULT,)
+        found = next((self._templates[name] for name in names if name in self._templates), None)
+        if found is not None:
+            return found
+        if self._templates:
+            raise TemplateError(
+                f"this model has the chat templates {', '.join(self._templates)}, and none for ordinary chats"
+            )
+        raise TemplateError(
+            "this model has no chat template",
+            hint="it continues text: use completions instead (Model.generate, /v1/completions)",
+        )
+
+
+def special_tokens(metadata: Mapping[str, Value]) -> dict[str, str]:
+    """``bos_token``, ``eos_token``, ... as text: what the checkpoint named, or by the ids of a foreign file."""
+    named = metadata.get(special.TEXTS_KEY)
+    if isinstance(named, str):
+        return {str(name): str(text) for name, text in json.loads(named).items()}
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    texts = tokens if isinstance(tokens, list) else []
+    ids = {f"{role}_token": metadata.get(key) for role, key in special.ID_KEYS.items()}
+    return {name: texts[index] for name, index in ids.items() if isinstance(index, int) and 0 <= index < len(texts)}
+
+
+def check(messages: Sequence[Message]) -> None:
+    """Raise :class:`BadRequest` for messages that no template could take."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise BadRequest(f"messages must be a list, not {type(messages).__name__}", param="messages")
+    if not messages:
+        raise BadRequest("messages is empty", param="messages")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+
+
+def _check_message(message: Message, where: str) -> None:
+    if not isinstance(message, Mapping):
+        raise BadRequest(f"{where} must be an object, not {type(message).__name__}", param=where)
+    role = message.get("role")
+    if not isinstance(role, str) or not ROLE.fullmatch(role):
+        raise BadRequest(f"{where}.role must be a word like 'user', not {role!r:.80}", param=f"{where}.role")
+    content = message.get("content")
+    if isinstance(content, list):
+        for index, part in enumerate(content):
+            _check_part(part, f"{where}.content[{index}]")
+    elif content is None and not message.get("tool_calls"):
+        raise BadRequest(f"{where}.content is missing", param=f"{where}.content")
+    elif content is not None and not isinstance(content, str):
+        raise BadRequest(
+            f"{where}.content must be a text or a list of text parts, not {type(content).__name__}",
+            param=f"{where}.content",
+        )
+
+
+def _check_part(part: Any, where: str) -> None:
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if kind != "text" or not isinstance(part.get("text"), str):
+        raise BadRequest(f'{where} must be {{"type": "text", "text": ...}}; it is of type {kind!r:.80}', param=where)
+
+
+def _joined(message: Message) -> Message:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": "\n".join(part["text"] for part in content)}
+
+
+def _takes_parts(template: Template) -> bool:
+    """Whether a list of parts comes out as its text: the template is tried on one."""
+    try:
+        text = template.render([{"role": "user", "content": [{"type": "text", "text": _PROBE}]}])
+    except TemplateError:
+        return False
+    return _PROBE in text and "'text'" not in text and '"text"' not in text

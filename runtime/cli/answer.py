@@ -1,0 +1,112 @@
+"""One answer on its way to the terminal: the text as it comes, and the figures afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..request import FinishReason, Sampling, StopDetail, Usage
+from .display import human_seconds, note
+
+if TYPE_CHECKING:
+    from ..engine.stream import Stream
+    from ..model import Model
+
+# Control characters that could move the cursor or start an escape sequence; newline and tab are harmless.
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How answers are asked for and shown."""
+
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    verbose: bool = False
+
+
+class Answer:
+    """The text of a stream, kept while it is read, so that a stopped answer is not lost."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.stop_detail: StopDetail | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        with self._stream:
+            for delta in self._stream:
+                self.text += delta.text
+                self.finish_reason = delta.finish_reason or self.finish_reason
+                self.stop_detail = delta.stop_detail or self.stop_detail
+                yield delta.text
+
+    @property
+    def usage(self) -> Usage:
+        return self._stream.usage
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+    def show(self) -> None:
+        """Write the text to stdout as it comes. Stops the work when interrupted."""
+        try:
+            for piece in self:
+                sys.stdout.write(for_terminal(piece) if sys.stdout.isatty() else piece)
+                sys.stdout.flush()
+        finally:
+            self.cancel()
+
+    def note_figures(self) -> None:
+        """Speed figures on stderr."""
+        note(figures(self.usage))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "stop_detail": self.stop_detail,
+            "usage": asdict(self.usage),
+        }
+
+
+def ask(model: Model, messages: Sequence[Mapping[str, str]], settings: Settings) -> Answer:
+    """The answer to a conversation, not yet read."""
+    return Answer(model.chat(messages, sampling=settings.sampling, max_tokens=settings.max_tokens, stop=settings.stop))
+
+
+def complete(model: Model, prompt: str, settings: Settings) -> Answer:
+    """The continuation of a text, without a template."""
+    return Answer(
+        model.generate(prompt, sampling=settings.sampling, max_tokens=settings.max_tokens, stop=settings.stop)
+    )
+
+
+def for_terminal(text: str) -> str:
+    """``text`` with control characters spelled out: what a model writes must not steer the terminal."""
+    return text.translate(_VISIBLE)
+
+
+def figures(usage: Usage) -> str:
+    """``prompt 34 tokens (12 cached), 0.10 s, 220.0 tokens/s; answer 64 tokens, 0.80 s, 80.0 tokens/s``."""
+    evaluated = usage.prompt_tokens - usage.cached_tokens
+    return (
+        f"prompt {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), {_speed(evaluated, usage.prefill_s)}; "
+        f"answer {usage.completion_tokens} tokens, {_speed(usage.completion_tokens, usage.decode_s)}"
+    )
+
+
+def end_line(text: str) -> None:
+    """Bring the cursor to the start of a line after ``text``."""
+    if text and not text.endswith("\n"):
+        click.echo()
+
+
+def _speed(tokens: int, seconds: float) -> str:
+    return f"{human_seconds(seconds)}, {tokens / seconds:.1f} tokens/s" if seconds > 0 else human_seconds(seconds)

@@ -1,0 +1,124 @@
+"""``ingle convert``: a checkpoint becomes a GGUF file, proven equal before it has its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...convert.progress import Progress
+from .display import emit_json, emit_table, human_size, note, progress_bar
+
+if TYPE_CHECKING:
+    from ...convert import Conversion, Item, Report
+    from ..verify import Verdict
+
+DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
+CHECK_FAILED_EXIT_CODE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A conversion, and what was found equal between the checkpoint and it."""
+
+    conversion: Conversion
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, Any]:
+        path = str(self.conversion.path)
+        return {**asdict(self.conversion), "path": path, "proof": asdict(self.verdict)}
+
+    def __str__(self) -> str:
+        done, proof = self.conversion, self.verdict
+        return (
+            f"{done.path}  {human_size(done.size_bytes)}, {done.dtype}; proven equal: the tokens of {proof.strings:,} "
+            f"texts, {proof.renderings:,} rendered conversations"
+        )
+
+
+@click.command("convert", short_help="Turn a Hugging Face checkpoint into a proven GGUF file.")
+@click.argument("checkpoint")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write. [default: NAME.gguf, here]")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES, case_sensitive=False),
+    default="auto",
+    show_default=True,
+    help="Element type of the matrices; auto keeps the checkpoint's own.",
+)
+@click.option("--check", is_flag=True, help="Only look at headers and configs, and give a verdict per item.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def convert_command(
+    context: click.Context, checkpoint: str, out: Path | None, dtype: str, check: bool, as_json: bool
+) -> None:
+    """Convert CHECKPOINT, a save_pretrained folder or a hub id, to GGUF.
+
+    The file is compared with the checkpoint (token ids of more than a thousand texts, the chat template) before it
+    gets its name. With --check nothing is written, and of a hub id no weights are fetched; exit code 2 says that it
+    could not be converted.
+    """
+    from ..store.checkpoint import checkpoint_folder
+
+    if check:
+        report = _looked_at(checkpoint, dtype)
+        _print_report(report, as_json)
+        context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
+    with progress_bar() as progress:
+        folder = checkpoint_folder(checkpoint, progress)
+        proven = convert_and_prove(folder, out or Path(f"{checkpoint_name(checkpoint)}.gguf"), dtype, progress)
+    if as_json:
+        emit_json(proven.as_json())
+    else:
+        note_items(proven.conversion.warnings)
+        click.echo(str(proven))
+
+
+def convert_and_prove(folder: Path, out: Path, dtype: str, progress: Progress) -> Proven:
+    """Convert ``folder``; the file appears at ``out`` only if the proof holds.
+
+    Raises: what ``convert`` and ``prove`` raise.
+    """
+    from ...convert import convert
+    from ..verify import prove
+
+    verdicts: list[Verdict] = []
+
+    def check_equal(file: Path) -> None:
+        verdicts.append(prove(folder, file, progress))
+
+    conversion = convert(folder, out, dtype.lower(), prove=check_equal, progress=progress)
+    return Proven(conversion, verdicts[0])
+
+
+def checkpoint_name(checkpoint: str) -> str:
+    """The last part of a folder or hub id, without its revision: ``org/name@main`` → ``name``."""
+    path = Path(checkpoint)
+    return path.resolve().name if path.is_dir() else path.name.partition("@")[0]
+
+
+def _looked_at(checkpoint: str, dtype: str) -> Report:
+    from ...convert import check
+    from ..store.preview import checkpoint_preview
+
+    with progress_bar() as progress, checkpoint_preview(checkpoint, progress) as folder:
+        return check(folder, dtype.lower())
+
+
+def _print_report(report: Report, as_json: bool) -> None:
+    """The verdict on each item."""
+    if as_json:
+        emit_json({"ok": report.ok, "items": [asdict(item) for item in report.items]})
+        return
+    emit_table(("ITEM", "VERDICT", "DETAIL"), [(item.name, item.verdict, item.detail) for item in report.items])
+    note_items(report.items)
+
+
+def note_items(items: Iterable[Item]) -> None:
+    """What to do about warnings and failures, on stderr."""
+    for item in items:
+        if item.verdict != "ok":
+            note(f"{item.verdict}: {item.name}: {item.detail}" + (f" ({item.hint})" if item.hint else ""))

@@ -1,0 +1,153 @@
+"""Option groups that several commands share: how a model is loaded, how tokens are chosen.
+
+@click.command()
+@load_options
+@sampling_options
+def run_command(options: LoadOptions, sampling: Sampling) -> None: ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from ..options import LoadOptions
+from ..request import Sampling
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+POSITIVE = click.IntRange(min=1)
+THREADS = click.IntRange(1, 512)  # as many as llama.cpp can use
+SEQUENCES = click.IntRange(1, 256)  # as many as a context of llama.cpp can hold
+UNIT = click.FloatRange(0, 1)
+ANY_SIZE = click.FloatRange(min=0)
+
+
+def _biases(_context: click.Context, _parameter: click.Parameter, values: Iterable[str]) -> dict[int, float]:
+    """``("42=-100",)`` → ``{42: -100.0}``."""
+    biases = {}
+    for value in values:
+        token, _, bias = value.partition("=")
+        try:
+            biases[int(token)] = float(bias)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not TOKEN_ID=BIAS, for instance 42=-100") from error
+    return biases
+
+
+def _option(name: str, kind: Any, text: str, *aliases: str, **settings: Any) -> Callable[[Command], Command]:
+    flag = "--" + name.replace("_", "-")
+    settings.setdefault("show_default", settings.get("default") is not None)
+    return click.option(flag, *aliases, name, type=kind, help=text, **settings)
+
+
+def _defaults(kind: type[Any]) -> Mapping[str, Any]:
+    instance = kind()
+    return {field.name: getattr(instance, field.name) for field in fields(kind)}
+
+
+_LOAD = _defaults(LoadOptions)
+_SAMPLING = _defaults(Sampling)
+
+
+def _load(name: str, kind: Any, text: str, *aliases: str) -> Callable[[Command], Command]:
+    return _option(name, kind, text, *aliases, default=_LOAD[name])
+
+
+def _sample(name: str, kind: Any, text: str, *aliases: str) -> Callable[[Command], Command]:
+    return _option(name, kind, text, *aliases, default=_SAMPLING[name])
+
+
+_LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    _option(
+        "context_length", POSITIVE, "Tokens of prompt and answer together. [default: from model and memory]", "--ctx"
+    ),
+    _option("kv_cells", POSITIVE, "Tokens that all requests and the prefix cache hold. [default: from --ctx]"),
+    _load("parallel", SEQUENCES, "Requests that decode at the same time."),
+    _load("max_queue", click.IntRange(min=0), "Requests that may wait; one more is refused."),
+    _load("prefill_chunk", POSITIVE, "Most prompt tokens read in one step."),
+    _option("threads", THREADS, "CPU threads of a decode step. [default: physical cores]"),
+    _option("threads_prefill", THREADS, "CPU threads while a prompt is read. [default: physical cores]"),
+    _load("gpu_layers", click.IntRange(min=-1), "Layers to offload to a GPU; -1 is all."),
+    _load("kv_type", click.Choice(KV_TYPES), "Element type of the KV cache."),
+    _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention."),
+    click.option(
+        "--mmap/--no-mmap", default=_LOAD["mmap"], show_default=True, help="Map the file, or read it into memory."
+    ),
+    click.option(
+        "--prefix-cache/--no-prefix-cache",
+        default=_LOAD["prefix_cache"],
+        show_default=True,
+        help="Reuse what an earlier prompt has in common with a new one.",
+    ),
+)
+
+_SAMPLING_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    _option("temperature", ANY_SIZE, "0 always takes the likeliest token. [default: the model's own]", "--temp"),
+    _option("top_k", click.IntRange(min=0), "Keep the k likeliest tokens; 0 is off. [default: the model's own]"),
+    _option("top_p", UNIT, "Keep the likeliest tokens that sum to p. [default: the model's own]"),
+    _option("min_p", UNIT, "Drop tokens below p times the likeliest. [default: the model's own]"),
+    _sample("typical_p", UNIT, "Locally typical sampling; 1 is off."),
+    _sample("repeat_penalty", ANY_SIZE, "Divide the logits of recent tokens; 1 is off."),
+    _sample("repeat_last_n", click.IntRange(min=-1), "Tokens that the penalties look back on; -1 is all."),
+    _sample("frequency_penalty", float, "Subtracted for each occurrence of a token."),
+    _sample("presence_penalty", float, "Subtracted once for a token that occurred."),
+    _sample("dry_multiplier", ANY_SIZE, "Strength of DRY, against repeated phrases; 0 is off."),
+    _sample("dry_base", ANY_SIZE, "Growth of the DRY penalty."),
+    _sample("dry_allowed_length", click.IntRange(min=0), "Length of repetition that DRY allows."),
+    _sample("dry_penalty_last_n", click.IntRange(min=-1), "Tokens that DRY looks back on; -1 is all."),
+    click.option(
+        "--dry-sequence-breaker",
+        "dry_sequence_breakers",
+        multiple=True,
+        default=_SAMPLING["dry_sequence_breakers"],
+        help="Text that ends a repetition for DRY; may be given several times.",
+    ),
+    _sample("xtc_probability", UNIT, "Chance of XTC to drop the likeliest tokens; 0 is off."),
+    _sample("xtc_threshold", UNIT, "Probability above which XTC may drop a token."),
+    click.option(
+        "--mirostat",
+        type=click.Choice(("0", "1", "2")),
+        default=str(_SAMPLING["mirostat"]),
+        callback=lambda _context, _parameter, value: int(value),
+        show_default=True,
+        help="Mirostat version; 0 is off.",
+    ),
+    _sample("mirostat_tau", ANY_SIZE, "Surprise that mirostat aims at."),
+    _sample("mirostat_eta", ANY_SIZE, "Learning rate of mirostat."),
+    click.option(
+        "--logit-bias",
+        metavar="ID=BIAS",
+        multiple=True,
+        callback=_biases,
+        help="Add BIAS to the logit of token ID; may be given several times.",
+    ),
+    _option("seed", click.IntRange(min=0), "Makes draws repeatable. [default: random]"),
+)
+
+
+def _collect(kind: type[Any], parameter: str, options: Iterable[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    """A decorator: the values of ``options`` reach the command as one ``kind``, named ``parameter``."""
+    names = [field.name for field in fields(kind)]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def collected(*args: Any, **values: Any) -> Any:
+            group = kind(**{name: values.pop(name) for name in names})
+            return command(*args, **{parameter: group}, **values)
+
+        decorated: Any = collected
+        for option in reversed(tuple(options)):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+load_options = _collect(LoadOptions, "options", _LOAD_OPTIONS)
+sampling_options = _collect(Sampling, "sampling", _SAMPLING_OPTIONS)

@@ -1,0 +1,168 @@
+"""``ingle quantize``: a GGUF file, or a checkpoint on its way to one, made smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...convert.errors import InputError
+from .convert import checkpoint_name, convert_and_prove
+from .display import emit_json, emit_table, human_size, note, progress_bar
+from .options import THREADS
+
+if TYPE_CHECKING:
+    from ...quantize import Plan, Quantized
+
+DEFAULT_TYPE = "Q4_K_M"
+
+
+@click.command("quantize", short_help="Make a GGUF file smaller.")
+@click.argument("source", required=False)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="File to write. [default: named after SOURCE and type]"
+)
+@click.option("-t", "--type", "type_name", default=DEFAULT_TYPE, show_default=True, help="Quantization type.")
+@click.option("--types", "list_types", is_flag=True, help="List the types, and what to expect of each.")
+@click.option("--threads", type=THREADS, help="CPU threads. [default: all]")
+@click.option("--requantize", is_flag=True, help="Accept a source that is quantized already, and the double loss.")
+@click.option("--dry-run", is_flag=True, help="Print the size of the outcome; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def quantize_command(
+    source: str | None,
+    out: Path | None,
+    type_name: str,
+    list_types: bool,
+    threads: int | None,
+    requantize: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Quantize SOURCE: a GGUF file, a checkpoint folder or a hub id.
+
+    A checkpoint is converted and proven first; the file in between is removed.
+    """
+    from ...quantize import plan, types
+
+    if list_types:
+        _print_types(as_json)
+        return
+    if source is None:
+        raise click.UsageError("name a SOURCE to quantize, or ask for --types")
+    kind = types.require_usable(type_name)
+    if not _is_gguf(source):
+        if dry_run:
+            raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
+        done = _quantize_checkpoint(
+            source, out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf"), kind.name, threads
+        )
+        _print_done(done, as_json)
+        return
+    planned = plan(Path(source), kind.name, requantize=requantize)
+    if dry_run:
+        _print_plan(planned, as_json)
+        return
+    _print_done(_execute(planned, out or default_out(Path(source), kind.name), threads), as_json)
+
+
+def default_out(source: Path, type_name: str) -> Path:
+    """``model-F16.gguf`` → ``model-Q4_K_M.gguf``, beside the source."""
+    from ...quantize.types import TYPES
+
+    stem, dash, last = source.stem.rpartition("-")
+    name = stem if dash and last.upper() in TYPES else source.stem
+    return source.with_name(f"{name}-{type_name}.gguf")
+
+
+def _is_gguf(source: str) -> bool:
+    return source.lower().endswith(".gguf") or Path(source).is_file()
+
+
+def _quantize_checkpoint(source: str, out: Path, type_name: str, threads: int | None) -> Quantized:
+    """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work."""
+    from ...quantize import plan
+    from ..store.checkpoint import checkpoint_folder
+
+    converted = out.with_name(f".{out.name}.converted")
+    try:
+        with progress_bar() as progress:
+            folder = checkpoint_folder(source, progress)
+            _require_no_part_of(folder, out)
+            convert_and_prove(folder, converted, "auto", progress)
+        return _execute(plan(converted, type_name), out, threads)
+    finally:
+        converted.unlink(missing_ok=True)
+
+
+def _require_no_part_of(checkpoint: Path, out: Path) -> None:
+    if out.exists() and any(out.samefile(file) for file in checkpoint.iterdir() if file.suffix != ".gguf"):
+        raise InputError(f"{out} is a file of the checkpoint", hint="name another file to write")
+
+
+def _execute(planned: Plan, out: Path, threads: int | None) -> Quantized:
+    from ...quantize import execute
+
+    note(f"{planned.type.name}: {_size(planned.size_bytes, planned.bits_per_weight)} to be written to {out}")
+    with progress_bar() as progress:
+        return execute(planned, out, threads=threads, progress=progress)
+
+
+def _print_plan(planned: Plan, as_json: bool) -> None:
+    if as_json:
+        emit_json(_plan_fields(planned))
+        return
+    size = _size(planned.size_bytes, planned.bits_per_weight)
+    click.echo(f"{planned.type.name}  {size}, from {human_size(planned.source.size_bytes)}")
+    _note_fallbacks(len(planned.fallbacks), planned.type.name)
+
+
+def _plan_fields(planned: Plan) -> Mapping[str, Any]:
+    return {
+        "type": planned.type.name,
+        "source_bytes": planned.source.size_bytes,
+        "size_bytes": planned.size_bytes,
+        "bits_per_weight": planned.bits_per_weight,
+        "tensors": {name: element.name for name, element in planned.tensors.items()},
+        "fallbacks": [asdict(fallback) for fallback in planned.fallbacks],
+    }
+
+
+def _print_done(done: Quantized, as_json: bool) -> None:
+    if as_json:
+        emit_json({**asdict(done), "path": str(done.path)})
+        return
+    click.echo(f"{done.path}  {_size(done.size_bytes, done.bits_per_weight)}")
+    _note_fallbacks(len(done.fallbacks), done.type)
+
+
+def _note_fallbacks(number: int, type_name: str) -> None:
+    if number:
+        note(
+            f"{number} matrices have rows that do not divide into {type_name}'s blocks and got another type; see --json"
+        )
+
+
+def _size(size_bytes: int, bits_per_weight: float) -> str:
+    return f"{human_size(size_bytes)} ({size_bytes:,} bytes), {bits_per_weight:.2f} bits per weight"
+
+
+def _print_types(as_json: bool) -> None:
+    from ...quantize.types import TYPES
+
+    if as_json:
+        emit_json(
+            [{**asdict(kind), "tensor_type": kind.tensor_type.name, "bits": kind.bits} for kind in TYPES.values()]
+        )
+        return
+    rows = [
+        (kind.name, f"{kind.bits:.2f}", f"{kind.bits_8b:.2f}", "imatrix" if kind.needs_imatrix else "", kind.about)
+        for kind in TYPES.values()
+    ]
+    emit_table(("TYPE", "BITS", "8B FILE", "NEEDS", "WHAT TO EXPECT"), rows)
+    click.echo(
+        "\nBITS: bits per weight of most matrices. 8B FILE: the average over a whole Llama 3 8B, embeddings and output"
+        "\nincluded; smaller models end higher. `ingle quantize FILE -t TYPE --dry-run` gives the exact size of a file."
+    )

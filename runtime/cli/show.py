@@ -1,0 +1,117 @@
+"""``ingle show``: what is known of a model, from its manifest and its file, without loading it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..store.manifest import Entry
+from .display import emit_fields, emit_json, human_size
+from .pull import as_record, how
+
+if TYPE_CHECKING:
+    from ...convert.gguf import GGUF
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+
+@click.command("show", short_help="Show what is known of a model.")
+@click.argument("name")
+@click.option("--template", is_flag=True, help="Print the chat template, and nothing else.")
+@click.option("--metadata", is_flag=True, help="Print all metadata of the file (long arrays by their length).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(name: str, template: bool, metadata: bool, as_json: bool) -> None:
+    """Show what is known of NAME: a model that is here, or a GGUF file."""
+    from ...convert import gguf
+    from ..store.store import Store
+
+    entry = Store().find(name)
+    file = gguf.read(entry.path)
+    if template:
+        click.echo(_text(file, TEMPLATE_KEY))
+    elif metadata:
+        values = {key: _short(value) for key, value in file.metadata.items()}
+        emit_json(values) if as_json else emit_fields({key: str(value) for key, value in values.items()})
+    elif as_json:
+        emit_json(as_record(entry) | describe(entry, file))
+    else:
+        emit_fields(_fields(entry, describe(entry, file)))
+
+
+def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
+    """What the file says of itself."""
+    architecture = _text(file, "general.architecture")
+    return {
+        "architecture": architecture,
+        "title": _text(file, "general.name"),
+        "type": entry.type or _type(file),
+        "parameters": _parameters(entry),
+        "context_length": _short(file.metadata.get(f"{architecture}.context_length")),
+        "vocabulary": _vocabulary(file),
+        "chat_template": TEMPLATE_KEY in file.metadata,
+        "licence": _text(file, "general.license"),
+    }
+
+
+def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
+    """The lines for people; what is unknown is left out."""
+    context = facts["context_length"]
+    lines = {
+        "name": entry.name,
+        "title": facts["title"],
+        "architecture": facts["architecture"],
+        "parameters": f"{facts['parameters']:,}",
+        "type": f"{facts['type']} ({entry.reason})",
+        "size": human_size(entry.size_bytes) + (f" in {len(entry.files)} files" if len(entry.files) > 1 else ""),
+        "context": f"{context:,} tokens" if isinstance(context, int) else "",
+        "vocabulary": f"{facts['vocabulary']:,} tokens" if facts["vocabulary"] else "",
+        "template": "yes (--template prints it)" if facts["chat_template"] else "none: a base model",
+        "licence": facts["licence"] or "not stated",
+        "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
+        "file": f"{entry.path} ({how(entry)})",
+        "sha256": entry.sha256,
+        "proof": _proof(entry),
+        "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
+    }
+    return {key: value for key, value in lines.items() if value}
+
+
+def _proof(entry: Entry) -> str:
+    if not entry.built:
+        return "none: it was not converted here"
+    found = ", ".join(f"{count:,} {what}" for what, count in (entry.proof or {}).items())
+    return f"equal to its checkpoint in {found}"
+
+
+def _type(file: GGUF) -> str:
+    from ...quantize.types import TYPES
+
+    wanted = file.metadata.get("general.file_type")
+    return next((kind.name for kind in TYPES.values() if kind.native_id == wanted), "unknown")
+
+
+def _parameters(entry: Entry) -> int:
+    from ...convert import gguf
+
+    files = [gguf.read(file.path) for file in entry.files]
+    return sum(math.prod(tensor.shape) for file in files for tensor in file.tensors.values())
+
+
+def _vocabulary(file: GGUF) -> int:
+    tokens: Any = file.metadata.get("tokenizer.ggml.tokens", ())
+    return len(tokens)
+
+
+def _text(file: GGUF, key: str) -> str:
+    return str(file.metadata.get(key, ""))
+
+
+def _short(value: Any) -> Any:
+    """A value as JSON takes it; a long array by its length."""
+    if value is None or isinstance(value, str):
+        return value
+    if hasattr(value, "__len__"):
+        return f"[{len(value):,} values]" if len(value) > 8 else [_short(item) for item in value]
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,80 @@
+"""A request in flight and the answers being written to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Usage
+from .detokenizer import Detokenizer
+from .sampling import TokenSource
+from .scheduler import Sequence
+from .stream import Event
+
+Emit = Callable[[Event], None]
+_REASONS: dict[StopDetail, FinishReason] = {
+    "eos": "stop",
+    "stop_string": "stop",
+    "max_tokens": "length",
+    "context_window": "length",
+}
+
+
+@dataclass(eq=False, slots=True)
+class Choice:
+    """One of a request's ``n`` answers."""
+
+    flight: Flight
+    index: int
+    sequence: Sequence
+    source: TokenSource
+    detokenizer: Detokenizer
+    generated: int = 0
+    unsent_tokens: list[int] = field(default_factory=list)
+    unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def emit(self, text: str, stop_detail: StopDetail | None = None) -> None:
+        """Send what is certain; tokens without text wait for the next that has some."""
+        if not text and stop_detail is None and not self.unsent_logprobs:
+            return
+        delta = Delta(
+            self.index,
+            text,
+            tuple(self.unsent_tokens),
+            tuple(self.unsent_logprobs),
+            _REASONS[stop_detail] if stop_detail else None,
+            stop_detail,
+        )
+        self.unsent_tokens.clear()
+        self.unsent_logprobs.clear()
+        self.flight.emit(delta)
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A request between its arrival and its last token; ``open`` are the choices that still grow."""
+
+    request: Request
+    prompt: list[int]
+    emit: Emit
+    open: list[Choice] = field(default_factory=list)
+    cancelled: bool = False
+    arrived: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    first_token: float = 0.0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def usage(self) -> Usage:
+        now = time.monotonic()
+        started = self.started or now
+        first = self.first_token or now
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached_tokens,
+            completion_tokens=self.completion_tokens,
+            queue_s=started - self.arrived,
+            prefill_s=first - started,
+            decode_s=now - first,
+        )

@@ -1,0 +1,134 @@
+"""The engine in a thread of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError, UnsupportedModel
+from ..llama.model import NativeModel
+from ..options import LoadOptions
+from ..request import EngineStats, ModelInfo, Request
+from . import sampling
+from .at_exit import close_at_exit
+from .choice import Emit, Flight
+from .info import model_info
+from .loop import Loop
+from .stream import Stream
+
+COUNTED_EXACTLY = 1 << 20
+"""Characters of a text that is always tokenized, however small the window, so that an error can give the number."""
+
+
+class EngineLike(Protocol):
+    """What every home of the engine offers. All methods may be called from any thread."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def alive(self) -> bool: ...
+    def submit(self, request: Request) -> Stream: ...
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]: ...
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str: ...
+    def stats(self) -> EngineStats: ...
+    def close(self) -> None: ...
+
+
+class Engine:
+    """A model that a thread of this process runs.
+
+    Raises:
+        InputError: options that contradict each other. BadGGUF, LoadFailed: a file that cannot be loaded.
+        UnsupportedModel: a model that does not generate text.
+    """
+
+    def __init__(self, path: Path, options: LoadOptions | None = None) -> None:
+        options = options or LoadOptions()
+        self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap)
+        try:
+            if not self._model.generates:
+                raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
+            self._info = model_info(self._model, options)
+            self._loop = Loop(self._model, self._info, options)
+        except BaseException:
+            self._model.close()
+            raise
+        self._thread = threading.Thread(target=self._loop.run, name="ingle-engine", daemon=True)
+        self._thread.start()
+        close_at_exit(self)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def alive(self) -> bool:
+        return not self._loop.stopped
+
+    def submit(self, request: Request) -> Stream:
+        """Queue a request; its answer, or its error, comes through the stream."""
+        stream = Stream()
+        flight = self.launch(request, stream.put)
+        if flight is not None:
+            stream.on_cancel = lambda: self._loop.cancel(flight)
+        return stream
+
+    def launch(self, request: Request, emit: Emit) -> Flight | None:
+        """Check, tokenize and queue a request whose events go to ``emit``; None if it was refused there."""
+        try:
+            flight = Flight(request, self._prompt_tokens(request), emit)
+            self._loop.enter(flight)
+        except IngleError as error:
+            emit(error)
+            return None
+        return flight
+
+    def cancel(self, flight: Flight) -> None:
+        """Stop the work for a flight of :meth:`launch`."""
+        self._loop.cancel(flight)
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        return self._model.vocab.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        return self._model.vocab.detokenize(tokens, special=special)
+
+    def stats(self) -> EngineStats:
+        return self._loop.stats()
+
+    def close(self) -> None:
+        """Stop at once and free the model; requests in flight end with ``EngineClosed``. May be called twice."""
+        self._loop.stop()
+        self._thread.join()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_thread"):
+            self._loop.stop()
+
+    def _prompt_tokens(self, request: Request) -> list[int]:
+        """The prompt as token ids that fit the window.
+
+        Raises:
+            BadRequest: a field is out of range. ContextLengthExceeded: no room for an answer.
+        """
+        sampling.validate(request, self._info.vocabulary)
+        if isinstance(request.prompt, str):
+            self._refuse_endless(request.prompt)
+            tokens = self.tokenize(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
+        else:
+            tokens = list(request.prompt)
+            for token in tokens:
+                self._model.vocab.piece(token)
+        if not tokens:
+            raise BadRequest("the prompt is empty, and this model has no token that begins a text", param="prompt")
+        if len(tokens) >= self._info.context_length:
+            raise ContextLengthExceeded.of(len(tokens), self._info.context_length)
+        return tokens
+
+    def _refuse_endless(self, text: str) -> None:
+        """A huge text that cannot fit the window whatever its tokens are is refused before minutes go into them."""
+        fewest = self._model.vocab.fewest_tokens(text) if len(text) > COUNTED_EXACTLY else 0
+        if fewest >= self._info.context_length:
+            raise ContextLengthExceeded.of(fewest, self._info.context_length, at_least=True)

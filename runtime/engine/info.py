@@ -1,0 +1,105 @@
+"""What is decided and known about a model when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...convert import chat_template
+from .. import machine
+from ..chat.conversation import special_tokens
+from ..llama.context import ContextOptions
+from ..llama.kernels import extra_buffers_work
+from ..llama.library import supports_gpu_offload
+from ..llama.metadata import kv_bytes_per_cell
+from ..llama.model import NativeModel
+from ..options import LoadOptions
+from ..request import ModelInfo
+from . import sampling, sizing
+from .scheduler import Limits
+
+IDLE_SLOTS = 16
+IDLE_CELLS = 1024
+"""Finished conversations that the prefix cache keeps at most, and their tokens (see ``PrefixCache``)."""
+
+
+def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
+    """Sizes, threads and texts of a loaded model under ``options``."""
+    bytes_per_cell = kv_bytes_per_cell(model.metadata, options.kv_type)
+    available_bytes = machine.available_memory_bytes()
+    sizes = sizing.choose(options, model.context_trained, bytes_per_cell, available_bytes, model.long_rope_after)
+    threads = options.threads or machine.thread_count()
+    end_tokens = model.vocab.end_tokens()
+    return ModelInfo(
+        name=model.name,
+        path=str(model.path),
+        architecture=model.architecture,
+        parameters=model.parameters,
+        size_bytes=model.size_bytes,
+        vocabulary=model.vocab.size,
+        context_trained=model.context_trained,
+        context_length=sizes.window,
+        context_reason=sizes.reason,
+        kv_cells=sizes.cells,
+        kv_bytes=sizes.cells * bytes_per_cell,
+        parallel=options.parallel,
+        threads=threads,
+        threads_prefill=options.threads_prefill or threads,
+        gpu_layers=model.gpu_layers,
+        chat_templates=chat_template.from_metadata(model.metadata),
+        special_tokens=special_tokens(model.metadata),
+        eog_tokens=end_tokens,
+        sampling=sampling.model_defaults(model.metadata),
+        warnings=tuple(_warnings(options, model, sizes, end_tokens)),
+    )
+
+
+def limits(info: ModelInfo, options: LoadOptions) -> Limits:
+    """What the scheduler may use."""
+    return Limits(
+        cells=info.kv_cells,
+        slots=info.parallel + IDLE_SLOTS,
+        parallel=info.parallel,
+        rows=max(options.prefill_chunk, info.parallel),
+        idle_cells=IDLE_CELLS,
+    )
+
+
+def context_options(info: ModelInfo, options: LoadOptions) -> ContextOptions:
+    """The native context that serves :func:`limits`."""
+    bounds = limits(info, options)
+    return ContextOptions(
+        cells=bounds.cells,
+        sequences=bounds.slots,
+        rows=bounds.rows,
+        threads=info.threads,
+        threads_prefill=info.threads_prefill,
+        kv_type=options.kv_type,
+        flash_attention=options.flash_attention,
+    )
+
+
+def _warnings(
+    options: LoadOptions, model: NativeModel, sizes: sizing.Sizes, end_tokens: tuple[int, ...]
+) -> Iterator[str]:
+    if options.gpu_layers and not supports_gpu_offload():
+        yield (
+            f"{options.gpu_layers} GPU layers were asked for, but this llama-cpp-python is built without GPU support: "
+            "every layer runs on the CPU"
+        )
+    if not extra_buffers_work():
+        yield (
+            "the AMX kernels of this build of llama.cpp crash, so its fastest matrix products are not used: reinstall "
+            "llama-cpp-python with CXXFLAGS='-fno-tree-dse -fno-dse' (and no cached wheel)"
+        )
+    if sizes.window > model.context_trained:
+        yield (
+            f"the context length {sizes.window} is beyond the {model.context_trained} tokens that the model was "
+            "trained for"
+        )
+    if model.long_rope_after is not None and sizes.cells > model.long_rope_after:
+        yield (
+            f"with a cache of more than {model.long_rope_after} tokens llama.cpp uses this model's rope factors for "
+            f"long texts in short ones, too, which transformers does not: --ctx {model.long_rope_after} avoids that"
+        )
+    if not end_tokens:
+        yield "the file names no end-of-text token: an answer ends only at max_tokens or at the context window"

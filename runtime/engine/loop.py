@@ -1,0 +1,277 @@
+"""The loop of the one thread that owns a model: schedule, decode, sample, emit."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, QueueFull
+from ..llama.context import Aborted, Context, Rows
+from ..llama.model import NativeModel
+from ..options import LoadOptions
+from ..request import EngineStats, ModelInfo, StopDetail
+from . import sampling
+from .choice import Choice, Flight
+from .detokenizer import Detokenizer
+from .info import context_options, limits
+from .scheduler import Row, Scheduler, Sequence
+from .stream import Accepted, Finished
+
+
+class Loop:
+    """Requests in flight over one context. :meth:`run` is the thread; others ``enter``, ``cancel`` and ``stop``."""
+
+    def __init__(self, model: NativeModel, info: ModelInfo, options: LoadOptions) -> None:
+        self._model = model
+        self._info = info
+        self._capacity = options.parallel + options.max_queue
+        self._context = Context(model, context_options(info, options))
+        shares = options.prefix_cache and model.can_share_prefix
+        self._scheduler = Scheduler(limits(info, options), self._context, share=shares)
+        self._end_tokens = frozenset(info.eog_tokens)
+        self._end_indices = np.array(info.eog_tokens, np.int64)
+        self._choices: dict[Sequence, Choice] = {}
+        self._flights: set[Flight] = set()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._reading: set[Flight] = set()
+        self.stopped = False
+        self._counts: defaultdict[str, Any] = defaultdict(int)
+
+    # ---- any thread -------------------------------------------------------------------------------------------
+
+    def enter(self, flight: Flight) -> None:
+        """Queue a flight. Raises :class:`QueueFull` or :class:`EngineClosed`."""
+        with self._lock:
+            if self.stopped:
+                raise EngineClosed("the engine is shut down")
+            if len(self._flights) >= self._capacity:
+                raise QueueFull(
+                    f"{len(self._flights)} requests are in flight, which is all that this engine takes",
+                    hint="try again in a moment",
+                )
+            self._flights.add(flight)
+        flight.emit(Accepted(len(flight.prompt)))
+        self._inbox.put(lambda: self._arrive(flight))
+
+    def cancel(self, flight: Flight) -> None:
+        """Stop working for a flight; at the next node of the graph, if its prompt is being read right now."""
+        with self._lock:
+            flight.cancelled = True
+            if flight in self._reading:
+                self._context.abort()
+        self._inbox.put(_look_around)
+
+    def stop(self) -> None:
+        """End the thread as soon as it can be; flights end with :class:`EngineClosed`."""
+        with self._lock:
+            self.stopped = True
+            if self._reading:
+                self._context.abort()
+        self._inbox.put(_look_around)
+
+    def stats(self) -> EngineStats:
+        """Counters since the start and gauges of now."""
+        return EngineStats(
+            **self._counts,
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            preempted=self._scheduler.preempted,
+            kv_used=self._scheduler.cells_used,
+            kv_cells=self._info.kv_cells,
+        )
+
+    # ---- the thread -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until stopped, then free the context and the model."""
+        try:
+            while not self.stopped:
+                self._take_inbox()
+                self._land_cancelled()
+                self._step()
+        finally:
+            self._shut_down()
+
+    def _step(self) -> None:
+        rows = self._scheduler.schedule()
+        if rows and (outputs := self._decode(rows)) is not None:
+            self._scheduler.advance(rows)
+            for row in rows:
+                if row.output:
+                    self._grow(self._choices[row.sequence], outputs[row.sequence.slot])
+
+    def _take_inbox(self) -> None:
+        """Do all that was asked for; wait for it when there is nothing to compute."""
+        if not self._scheduler.running and not self._scheduler.waiting:
+            self._inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def _arrive(self, flight: Flight) -> None:
+        if flight not in self._flights:
+            return
+        self._add(requests=1, prompt_tokens=len(flight.prompt))
+        for index in range(flight.request.n):
+            choice = self._choice(flight, index)
+            flight.open.append(choice)
+            self._choices[choice.sequence] = choice
+            self._scheduler.add(choice.sequence)
+
+    def _choice(self, flight: Flight, index: int) -> Choice:
+        request = flight.request
+        resolved = sampling.resolve(request.sampling, self._info.sampling, index)
+        source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, flight.prompt)
+        sequence = Sequence(list(flight.prompt), len(flight.prompt))
+        return Choice(flight, index, sequence, source, Detokenizer(request.stop))
+
+    def _decode(self, rows: list[Row]) -> dict[int, int] | None:
+        """Compute the rows; None if the step was aborted or failed and has to be scheduled anew."""
+        self._note_start(rows)
+        if not self._open_step(rows):
+            return None
+        began = time.monotonic()
+        try:
+            outputs = self._context.decode([_native(row) for row in rows])
+        except Aborted:
+            self._add(aborted_steps=1)
+        except EngineError as error:
+            for row in rows:
+                self._land(self._choices[row.sequence].flight, error)
+        else:
+            self._add(
+                steps=1,
+                evaluated_tokens=sum(row.count for row in rows),
+                generated_tokens=len(outputs),
+                busy_s=time.monotonic() - began,
+            )
+            return outputs
+        finally:
+            self._close_step()
+        self._repair(rows)
+        return None
+
+    def _open_step(self, rows: list[Row]) -> bool:
+        """Tell :meth:`cancel` whose prompts the step reads; False if one of them was cancelled just now."""
+        reading = {self._choices[row.sequence].flight for row in rows if row.count > 1}
+        with self._lock:
+            if self.stopped or any(flight.cancelled for flight in reading):
+                return False
+            self._reading = reading
+        return True
+
+    def _close_step(self) -> None:
+        with self._lock:
+            self._reading = set()
+            self._context.clear_abort()
+
+    def _repair(self, rows: list[Row]) -> None:
+        """A recurrent state cannot be cut back to where the step began: it is computed again."""
+        if not self._model.can_share_prefix:
+            for row in rows:
+                if row.sequence in self._scheduler.running:
+                    self._scheduler.restart(row.sequence)
+
+    def _note_start(self, rows: list[Row]) -> None:
+        for row in rows:
+            flight = self._choices[row.sequence].flight
+            if not flight.started:
+                flight.started = time.monotonic()
+                flight.cached_tokens = row.sequence.cached or 0
+                self._add(cached_tokens=flight.cached_tokens)
+
+    def _grow(self, choice: Choice, index: int) -> None:
+        """Take the next token of a choice, and end the choice if that was its last."""
+        flight, request = choice.flight, choice.flight.request
+        logits = self._context.logits(index)
+        if request.ignore_eos:
+            logits[self._end_indices] = -np.inf
+        try:
+            token = choice.source.next(self._context, index, logits)
+        except EngineError as error:
+            self._land(flight, error)
+            return
+        flight.first_token = flight.first_token or time.monotonic()
+        flight.completion_tokens += 1
+        choice.generated += 1
+        if token in self._end_tokens:
+            self._complete(choice, choice.detokenizer.finish(), "eos")
+            return
+        if request.logprobs is not None:
+            logprob = sampling.token_logprob(logits, token, request.logprobs, self._model.vocab)
+            choice.unsent_logprobs.append(logprob)
+        choice.sequence.tokens.append(token)
+        choice.unsent_tokens.append(token)
+        text = choice.detokenizer.feed(self._model.vocab.piece(token))
+        if (detail := self._ending(choice)) is None:
+            choice.emit(text)
+        else:
+            self._complete(choice, text + choice.detokenizer.finish(), detail)
+
+    def _ending(self, choice: Choice) -> StopDetail | None:
+        if choice.detokenizer.stopped:
+            return "stop_string"
+        if choice.generated == choice.flight.request.max_tokens:
+            return "max_tokens"
+        if len(choice.sequence.tokens) >= self._info.context_length:
+            return "context_window"
+        return None
+
+    def _complete(self, choice: Choice, text: str, detail: StopDetail) -> None:
+        choice.emit(text, detail)
+        self._release(choice)
+        flight = choice.flight
+        if not flight.open:
+            self._flights.discard(flight)
+            flight.emit(Finished(flight.usage()))
+
+    def _land_cancelled(self) -> None:
+        with self._lock:
+            cancelled = [flight for flight in self._flights if flight.cancelled]
+        for flight in cancelled:
+            self._add(cancelled=1, failed=-1)
+            self._land(flight, Cancelled("the request was cancelled"))
+
+    def _land(self, flight: Flight, error: IngleError) -> None:
+        """End a flight with an error."""
+        if flight in self._flights:
+            for choice in list(flight.open):
+                self._release(choice)
+            self._flights.discard(flight)
+            self._add(failed=1)
+            flight.emit(error)
+
+    def _release(self, choice: Choice) -> None:
+        choice.flight.open.remove(choice)
+        del self._choices[choice.sequence]
+        self._scheduler.finish(choice.sequence)
+        choice.source.close()
+
+    def _add(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._counts[name] += amount
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            self.stopped = True
+            flights = list(self._flights)
+        for flight in flights:
+            self._land(flight, EngineClosed("the engine was shut down"))
+        self._context.close()
+        self._model.close()
+
+
+def _look_around() -> None:
+    """Something for the inbox, so that a waiting loop looks at its flags."""
+
+
+def _native(row: Row) -> Rows:
+    sequence = row.sequence
+    tokens = sequence.tokens[sequence.computed : sequence.computed + row.count]
+    return Rows(sequence.slot, sequence.computed, tokens, row.output)

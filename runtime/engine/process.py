@@ -1,0 +1,202 @@
+"""The engine in a child process: HTTP never competes with decoding for the GIL, and a native crash is an error."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+from ...convert import child as child_process
+from ...convert.errors import EngineClosed, EngineCrashed, IngleError
+from ..options import LoadOptions
+from ..request import EngineStats, ModelInfo, Request
+from .at_exit import close_at_exit
+from .stream import Finished, Stream
+from .wire import Answer, Call, Cancel, Events, Load, Loaded, Submit
+
+STOP_S = 5.0
+LAST_WORDS_BYTES = 2000
+
+
+class EngineProcess:
+    """The same engine as ``Engine``, in a process of its own. Same errors, and ``EngineCrashed`` when it dies."""
+
+    def __init__(self, path: Path, options: LoadOptions | None = None) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._connection, self._process = _spawn(self._stderr)
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._ids = itertools.count()
+        self._streams: dict[int, Stream] = {}
+        self._calls: dict[int, Future[Any]] = {}
+        self._failure: IngleError | None = None
+        self._info = self._load(Load(str(path), options or LoadOptions()))
+        self._reader = threading.Thread(target=self._read, name="ingle-engine-reader", daemon=True)
+        self._reader.start()
+        close_at_exit(self)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def alive(self) -> bool:
+        return self._failure is None
+
+    def submit(self, request: Request) -> Stream:
+        """Queue a request; its answer, or its error, comes through the stream."""
+        stream, number = Stream(), next(self._ids)
+        stream.on_cancel = lambda: self._cancel(number)
+        with self._lock:
+            if self._failure is not None:
+                stream.put(self._failure)
+                return stream
+            self._streams[number] = stream
+        self._send(Submit(number, request))
+        return stream
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        tokens: list[int] = self._call("tokenize", text=text, add_special=add_special, parse_special=parse_special)
+        return tokens
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        return str(self._call("detokenize", tokens=tuple(tokens), special=special))
+
+    def stats(self) -> EngineStats:
+        stats: EngineStats = self._call("stats")
+        return stats
+
+    def close(self) -> None:
+        """End the child; requests in flight end with ``EngineClosed``. May be called twice."""
+        self._fail(EngineClosed("the engine was shut down"))
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._reader is not threading.current_thread():
+            self._reader.join()
+        self._connection.close()
+        self._stderr.close()
+
+    def __del__(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def _load(self, message: Load) -> ModelInfo:
+        try:
+            self._connection.send(message)
+            answer: Loaded = self._connection.recv()
+            outcome = answer.outcome
+        except (EOFError, OSError):
+            outcome = self._crash()
+        if isinstance(outcome, IngleError):
+            self._process.wait()
+            self._connection.close()
+            self._stderr.close()
+            raise outcome
+        return outcome
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                self._fail(self._crash())
+                return
+            if isinstance(message, Events):
+                self._deliver(message)
+            elif isinstance(message, Answer):
+                waiting = self._calls.pop(message.id, None)
+                if waiting is not None:
+                    waiting.set_result(message.outcome)
+
+    def _deliver(self, message: Events) -> None:
+        for number, event in message.events:
+            ended = isinstance(event, Finished | IngleError)
+            with self._lock:
+                stream = self._streams.pop(number, None) if ended else self._streams.get(number)
+            if stream is not None:
+                stream.put(event)
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        number, answer = next(self._ids), Future[Any]()
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._calls[number] = answer
+        self._send(Call(number, method, arguments))
+        outcome = answer.result()
+        if isinstance(outcome, IngleError):
+            raise outcome
+        return outcome
+
+    def _cancel(self, number: int) -> None:
+        if number in self._streams:
+            self._send(Cancel(number))
+
+    def _send(self, message: Submit | Cancel | Call) -> None:
+        """A child that died in between is noticed by the reader, which answers everybody."""
+        with self._send_lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return
+
+    def _fail(self, error: IngleError) -> None:
+        """Answer everybody who waits, and from now on everybody who comes."""
+        with self._lock:
+            self._failure = self._failure or error
+            streams, self._streams = self._streams, {}
+            calls, self._calls = self._calls, {}
+        for stream in streams.values():
+            stream.put(self._failure)
+        for answer in calls.values():
+            answer.set_result(self._failure)
+
+    def _crash(self) -> EngineCrashed:
+        """What is known of the child's end."""
+        try:
+            code = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return EngineCrashed(
+            f"the engine process {child_process.manner_of_death(code)}{_last_words(self._stderr)}",
+            hint="send the request again; if it happens again, `ingle verify` checks the model file",
+        )
+
+
+def _spawn(stderr: IO[bytes]) -> tuple[Connection, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            child_process.command("ingle.runtime.engine.worker:serve", str(theirs.fileno())),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            env=child_process.environment(),
+        )
+    return Connection(ours.detach()), process
+
+
+def _last_words(stderr: IO[bytes]) -> str:
+    if stderr.closed:
+        return ""
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - LAST_WORDS_BYTES))
+    lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

@@ -1,0 +1,221 @@
+"""Who computes what in the next step: arithmetic over token counts. Pure Python, knows no model.
+
+There is no prefill phase and no decode phase. A sequence knows some tokens and has computed some of them; each step
+lets the computed count catch up. A sequence one token behind is decoding, one further behind is reading its prompt,
+and the first thing a step does is to serve everybody who is decoding. What is left of the step's budget goes to the
+prompts, so a long one never holds a running answer up for more than one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from .prefix_cache import Match, Memory, PrefixCache, common_length
+
+WORTH_WAITING_FOR = 32
+"""Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One answer being written. ``tokens``: the prompt and what was generated; ``computed`` of them lie in the cache.
+
+    committed: tokens that the prefix cache knows (a prefix of the computed ones).
+    cached: prompt tokens that were there already when the sequence first started.
+    skipped: steps in which it was running but got no row.
+    """
+
+    tokens: list[int]
+    num_prompt: int
+    slot: int = -1
+    computed: int = 0
+    committed: int = 0
+    cached: int | None = None
+    skipped: int = 0
+
+    @property
+    def pending(self) -> int:
+        return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        return self.pending == 1 and self.computed >= self.num_prompt
+
+    @property
+    def private(self) -> int:
+        """Cells of its own, outside the prefix cache."""
+        return self.computed - self.committed
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``count`` tokens of a sequence to compute now; ``output`` when the last one's logits choose the next token."""
+
+    sequence: Sequence
+    count: int
+    output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """cells: of the KV cache; slots: of it; parallel: running sequences; rows: tokens of one step."""
+
+    cells: int
+    slots: int
+    parallel: int
+    rows: int
+    idle_cells: int = 0
+
+
+@dataclass(eq=False)
+class Scheduler:
+    """Waiting and running sequences over one KV cache."""
+
+    limits: Limits
+    memory: Memory
+    share: bool = True
+    waiting: deque[Sequence] = field(default_factory=deque)
+    running: list[Sequence] = field(default_factory=list)
+    preempted: int = 0
+
+    def __post_init__(self) -> None:
+        self._free_slots = list(range(self.limits.slots - 1, -1, -1))
+        self.cache = PrefixCache(
+            self.memory,
+            max_idle_slots=self.limits.slots - self.limits.parallel,
+            max_idle_cells=self.limits.idle_cells if self.share else 0,
+        )
+
+    @property
+    def cells_used(self) -> int:
+        return self.cache.cells + sum(sequence.private for sequence in self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Its tokens, and one more, must fit the cache."""
+        self.waiting.append(sequence)
+
+    def schedule(self) -> list[Row]:
+        """The rows of the next step: decoding sequences first, then prompts within the budget. May preempt."""
+        self._admit()
+        decoding = self._make_room([sequence for sequence in self.running if sequence.decoding])
+        rows = [Row(sequence, 1, True) for sequence in decoding]
+        free_cells = self.limits.cells - self.cells_used - len(rows)
+        return rows + self._prompt_rows(min(self.limits.rows - len(rows), free_cells))
+
+    def advance(self, rows: list[Row]) -> None:
+        """The rows were computed."""
+        for row in rows:
+            sequence = row.sequence
+            sequence.computed += row.count
+            if self.share and sequence.committed < sequence.num_prompt:
+                self._commit(sequence, min(sequence.computed, sequence.num_prompt))
+
+    def restart(self, sequence: Sequence) -> None:
+        """Take a running sequence's cells away; it goes back to the head of the queue with all its tokens."""
+        self.running.remove(sequence)
+        self._free_slots.append(self.cache.drop(sequence.slot))
+        sequence.slot, sequence.computed, sequence.committed = -1, 0, 0
+        self.waiting.appendleft(sequence)
+        self.preempted += 1
+
+    def finish(self, sequence: Sequence) -> None:
+        """The sequence ends, complete or cancelled: what it computed stays for later prompts."""
+        if sequence not in self.running:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        if self.share:
+            self._commit(sequence, sequence.computed)
+        self.memory.remove(sequence.slot, sequence.committed)
+        self._free_slots += self.cache.retire(sequence.slot)
+        sequence.slot = -1
+
+    def check(self) -> None:
+        """Raise RuntimeError if slots or cells do not add up."""
+        self.cache.check()
+        taken = {sequence.slot for sequence in self.running} | set(self.cache.idle_slots)
+        if sorted([*taken, *self._free_slots]) != list(range(self.limits.slots)):
+            raise RuntimeError(f"slots {taken} taken and {self._free_slots} free are not {self.limits.slots}")
+        for sequence in self.running:
+            if self.cache.length(sequence.slot) != sequence.committed:
+                raise RuntimeError(f"slot {sequence.slot} committed {sequence.committed}, the tree has another count")
+        if self.cells_used > self.limits.cells:
+            raise RuntimeError(f"{self.cells_used} cells are used of {self.limits.cells}")
+
+    def _admit(self) -> None:
+        """Start waiting sequences, in order, while slots and cells last; one that waits for a prefix is passed over."""
+        for sequence in list(self.waiting):
+            if len(self.running) >= self.limits.parallel:
+                return
+            if self.share and self._prefix_is_coming(sequence):
+                continue
+            if not self._start(sequence):
+                return
+
+    def _start(self, sequence: Sequence) -> bool:
+        match = self.cache.match(sequence.tokens[:-1]) if self.share else Match()
+        slot = self._take_slot()
+        self.cache.adopt(slot, sequence.tokens, match)
+        if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1):
+            self._free_slots.append(self.cache.drop(slot))
+            return False
+        self.waiting.remove(sequence)
+        sequence.slot = slot
+        sequence.computed = sequence.committed = match.length
+        if sequence.cached is None:
+            sequence.cached = min(match.length, sequence.num_prompt)
+        self.running.append(sequence)
+        return True
+
+    def _take_slot(self) -> int:
+        if not self._free_slots:
+            self._free_slots.append(self.cache.drop(self.cache.idle_slots[0]))
+        return self._free_slots.pop()
+
+    def _reserve(self, cells: int) -> bool:
+        """Whether ``cells`` can be promised beside what running prompts still need, letting idle ones go for it."""
+        promised = sum(sequence.pending for sequence in self.running)
+        return self._free(cells + promised)
+
+    def _free(self, cells: int) -> bool:
+        missing = cells - (self.limits.cells - self.cells_used)
+        if missing > 0:
+            self._free_slots += self.cache.evict(missing)
+        return self.limits.cells - self.cells_used >= cells
+
+    def _prefix_is_coming(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is about to compute enough tokens that this one can then share."""
+        prefix = sequence.tokens[:-1]
+        reading = [other for other in self.running if other.computed < other.num_prompt]
+        known = self.cache.match(prefix).length if reading else 0
+        for other in reading:
+            coming = min(common_length(other.tokens, prefix), other.num_prompt)
+            if coming - max(known, other.computed) >= WORTH_WAITING_FOR:
+                return True
+        return False
+
+    def _make_room(self, decoding: list[Sequence]) -> list[Sequence]:
+        """The decoding sequences that can go on: without a free cell for each, the youngest gives its cells back."""
+        while decoding and not self._free(len(decoding)):
+            youngest = self.running[-1]
+            self.restart(youngest)
+            decoding = [sequence for sequence in decoding if sequence is not youngest]
+        return decoding[: self.limits.rows]
+
+    def _prompt_rows(self, budget: int) -> list[Row]:
+        """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer."""
+        rows = []
+        prompts = [sequence for sequence in self.running if not sequence.decoding]
+        for sequence in sorted(prompts, key=lambda prompt: prompt.pending - prompt.skipped * self.limits.rows):
+            count = min(sequence.pending, budget)
+            sequence.skipped = 0 if count > 0 else sequence.skipped + 1
+            if count > 0:
+                rows.append(Row(sequence, count, count == sequence.pending))
+                budget -= count
+        return rows
+
+    def _commit(self, sequence: Sequence, end: int) -> None:
+        tokens: Tokens[int] = sequence.tokens[sequence.committed : end]
+        sequence.committed += self.cache.extend(sequence.slot, sequence.committed, list(tokens))

@@ -1,0 +1,84 @@
+"""How large the KV cache is when nobody says: what the model was trained for, within a share of the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...convert.errors import InputError
+from ..options import LoadOptions
+
+MEMORY_SHARE = 8
+"""A window chosen by us takes at most one part in so many of the available memory."""
+
+MIN_WINDOW = 2048
+POOL_CELLS = 16_384
+"""Room for several short conversations where the window alone would be small."""
+
+MAX_PARALLEL = 128
+MAX_THREADS = 512
+CELL_STEP = 256  # llama.cpp pads the cache to this
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """window: tokens of one request; cells: of all together; reason: why the window is what it is."""
+
+    window: int
+    cells: int
+    reason: str
+
+
+def choose(
+    options: LoadOptions,
+    context_trained: int,
+    bytes_per_cell: int,
+    available_bytes: int,
+    long_rope_after: int | None = None,
+) -> Sizes:
+    """Sizes for a model of ``context_trained`` tokens whose cache takes ``bytes_per_cell`` a token.
+
+    ``long_rope_after``: a cache larger than this makes llama.cpp rotate every position by the factors for long texts;
+    a window that fits below is not put into one.
+
+    Raises:
+        InputError: sizes that contradict each other or are out of range.
+    """
+    _validate(options)
+    affordable = available_bytes // MEMORY_SHARE // max(1, bytes_per_cell)
+    window, reason = _window(options, context_trained, affordable)
+    if options.kv_cells is not None:
+        cells = options.kv_cells
+    else:
+        cells = max(window, min(options.parallel * window, POOL_CELLS, affordable))
+        if long_rope_after is not None and window <= long_rope_after:
+            cells = min(cells, long_rope_after)
+    if cells < window:
+        raise InputError(
+            f"a KV cache of {cells} cells cannot hold one request of {window} tokens",
+            hint="raise kv_cells, or lower the context length",
+        )
+    return Sizes(window, -(-cells // CELL_STEP) * CELL_STEP, reason)
+
+
+def _validate(options: LoadOptions) -> None:
+    for name, low, high in (
+        ("parallel", 1, MAX_PARALLEL),
+        ("max_queue", 0, 2**31),
+        ("prefill_chunk", 1, 2**16),
+        ("threads", 1, MAX_THREADS),
+        ("threads_prefill", 1, MAX_THREADS),
+    ):
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{name} is {value}; it must be {low} to {high}")
+
+
+def _window(options: LoadOptions, context_trained: int, affordable: int) -> tuple[int, str]:
+    if options.context_length is not None:
+        if options.context_length < 2:
+            raise InputError(f"a context length of {options.context_length} has no room for a prompt and an answer")
+        return options.context_length, "asked for"
+    if context_trained <= max(affordable, MIN_WINDOW):
+        return context_trained, "all that the model was trained for"
+    window = max(MIN_WINDOW, affordable // CELL_STEP * CELL_STEP)
+    return window, f"the model was trained for {context_trained}, of which the memory of this machine allows {window}"

@@ -1,0 +1,203 @@
+"""A context: the KV cache of a model and the one place where llama.cpp computes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...convert import ggml
+from ...convert.errors import EngineError, InputError, LoadFailed
+from .library import library, native_log, truth_of_bytes
+from .model import NativeModel
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """cells: tokens that the KV cache holds; sequences: slots; rows: most tokens of one :meth:`Context.decode`."""
+
+    cells: int
+    sequences: int
+    rows: int
+    threads: int
+    threads_prefill: int
+    kv_type: str = "f16"
+    flash_attention: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Tokens of one sequence, to be computed at ``start`` and after; ``output`` asks for the last one's logits."""
+
+    slot: int
+    start: int
+    tokens: Sequence[int]
+    output: bool
+
+
+class Aborted(Exception):
+    """The decode was told to stop. The cells of its rows are empty again."""
+
+
+class Context:
+    """One unified KV cache. Used by one thread at a time, except :meth:`abort`, which any thread may call.
+
+    Raises:
+        InputError: an option that llama.cpp does not know. LoadFailed: no memory for the cache.
+    """
+
+    def __init__(self, model: NativeModel, options: ContextOptions) -> None:
+        self._lib = library()
+        self._model = model
+        self._abort_flag = ctypes.create_string_buffer(2)
+        self._handle = self._create(model, options)
+        self._memory = self._lib.llama_get_memory(self._handle)
+        self._batch = _Batch(options.rows)
+        self._logits_row = ctypes.c_float * model.vocab.size
+
+    def _create(self, model: NativeModel, options: ContextOptions) -> Any:
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = options.cells
+        params.n_seq_max = options.sequences
+        params.n_batch = params.n_ubatch = options.rows
+        params.n_outputs_max = max(options.rows, options.sequences)
+        params.n_threads = options.threads
+        params.n_threads_batch = options.threads_prefill
+        params.type_k = params.type_v = _kv_type(options)
+        params.flash_attn_type = _flash_attention(options)
+        params.swa_full = True
+        params.kv_unified = True
+        params.offload_kqv = model.gpu_layers != 0
+        params.no_perf = True
+        params.abort_callback = truth_of_bytes(self._lib.ggml_abort_callback)
+        params.abort_callback_data = ctypes.addressof(self._abort_flag)
+        with native_log() as lines:
+            handle = self._lib.llama_init_from_model(model.handle, params)
+        if not handle:
+            reason = " ".join(lines[-3:]) or "no reason given"
+            raise LoadFailed(
+                f"llama.cpp cannot make a context of {options.cells} cells: {reason}",
+                hint="a smaller --ctx or --kv-type q8_0 needs less memory",
+            )
+        return handle
+
+    def close(self) -> None:
+        """Free the cache; the model stays loaded."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            self._lib.llama_free(handle)
+
+    def decode(self, rows: Sequence[Rows]) -> dict[int, int]:
+        """Compute ``rows``; returns the batch index of each slot that asked for logits (see :meth:`logits`).
+
+        Raises:
+            Aborted: :meth:`abort` was called. EngineError: llama.cpp failed; the rows' cells are empty again.
+        """
+        outputs = self._batch.fill(rows)
+        status = self._lib.llama_decode(self._handle, self._batch.native)
+        if status == 0:
+            return outputs
+        for row in rows:
+            self.remove(row.slot, row.start)
+        if status == 2:
+            raise Aborted
+        raise EngineError(f"llama.cpp could not compute a step of {self._batch.native.n_tokens} tokens (code {status})")
+
+    def logits(self, index: int) -> NDArray[np.float32]:
+        """The logits at a batch index of the last decode: a view of shape (vocabulary,), valid until the next."""
+        pointer = self._lib.llama_get_logits_ith(self._handle, index)
+        if not pointer:
+            raise EngineError(f"llama.cpp has no logits at batch index {index}")
+        row: Any = self._logits_row.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(row, np.float32)
+
+    def abort(self) -> None:
+        """Make the running decode stop at its next node, and every later one until :meth:`clear_abort`."""
+        self._abort_flag[0] = b"\x01"
+
+    def clear_abort(self) -> None:
+        self._abort_flag[0] = b"\x00"
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Let slot ``target`` share the cells of ``source`` at positions [start, end)."""
+        self._lib.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def remove(self, slot: int, start: int = 0, end: int = -1) -> None:
+        """Let go of a slot's cells at positions [start, end); -1 is the end."""
+        self._lib.llama_memory_seq_rm(self._memory, slot, start, end)
+
+    def holds(self, slot: int, length: int) -> bool:
+        """Whether everything that position ``length`` attends to is still there (sliding windows let old cells go)."""
+        first = int(self._lib.llama_memory_seq_pos_min(self._memory, slot))
+        window = self._model.sliding_window
+        return first == 0 or (window > 0 and 0 < first <= length - window)
+
+    @property
+    def handle(self) -> Any:
+        return self._handle
+
+
+class _Batch:
+    """A llama_batch whose arrays are numpy's: filling it is slice assignment, never a store per token."""
+
+    def __init__(self, capacity: int) -> None:
+        lib = library()
+        self._token = np.zeros(capacity, np.int32)
+        self._position = np.zeros(capacity, np.int32)
+        self._output = np.zeros(capacity, np.int8)
+        self._counts = np.ones(capacity, np.int32)
+        self._slots = np.arange(MAX_SEQUENCES, dtype=np.int32)
+        self._slot_pointers = np.zeros(capacity, np.uintp)
+        self.native = lib.llama_batch()
+        self.native.token = _pointer(self._token, ctypes.c_int32)
+        self.native.pos = _pointer(self._position, ctypes.c_int32)
+        self.native.logits = _pointer(self._output, ctypes.c_int8)
+        self.native.n_seq_id = _pointer(self._counts, ctypes.c_int32)
+        self.native.seq_id = self._slot_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+
+    def fill(self, rows: Sequence[Rows]) -> dict[int, int]:
+        outputs: dict[int, int] = {}
+        begin = 0
+        for row in rows:
+            end = begin + len(row.tokens)
+            self._token[begin:end] = row.tokens
+            self._position[begin:end] = np.arange(row.start, row.start + len(row.tokens))
+            self._slot_pointers[begin:end] = self._slots.ctypes.data + row.slot * self._slots.itemsize
+            self._output[begin:end] = 0
+            if row.output:
+                self._output[end - 1] = 1
+                outputs[row.slot] = end - 1
+            begin = end
+        self.native.n_tokens = begin
+        return outputs
+
+
+def _pointer(array: NDArray[Any], element: type[Any]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(element))
+
+
+def _flash_attention(options: ContextOptions) -> int:
+    """llama.cpp's flash attention rounds an f32 cache to f16 at each step, which is not what f32 is asked for."""
+    automatic = "off" if options.kv_type.lower() == "f32" else "auto"
+    return _FLASH_ATTENTION[automatic if options.flash_attention == "auto" else options.flash_attention]
+
+
+def _kv_type(options: ContextOptions) -> int:
+    if options.kv_type.lower() not in KV_TYPES:
+        raise InputError(f"no KV cache of type {options.kv_type!r}", hint=f"choose one of {', '.join(KV_TYPES)}")
+    element = ggml.named(options.kv_type)
+    if element.block > 1 and options.flash_attention == "off":
+        raise InputError(
+            f"a KV cache of type {options.kv_type} needs flash attention, which is switched off",
+            hint="drop --flash-attention off, or choose --kv-type f16",
+        )
+    return element.id

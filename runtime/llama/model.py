@@ -1,0 +1,99 @@
+"""A model's weights, loaded by llama.cpp."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ...convert import gguf
+from ...convert.errors import LoadFailed
+from .kernels import extra_buffers_work
+from .library import library, native_log, supports_gpu_offload
+from .metadata import integer
+from .vocab import Vocab
+
+
+class NativeModel:
+    """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
+
+    Raises:
+        BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True) -> None:
+        file = gguf.read(path)
+        self.path = path
+        self.metadata = file.metadata
+        self._has_long_rope = any("rope_factors_long" in name for name in file.tensors)
+        self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
+        self._lib = library()
+        self.handle = self._load(path, mmap)
+        self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
+
+    def _load(self, path: Path, mmap: bool) -> Any:
+        params = self._lib.llama_model_default_params()
+        params.n_gpu_layers = self.gpu_layers
+        params.load_mode = self._lib.LLAMA_LOAD_MODE_MMAP if mmap else self._lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = extra_buffers_work()
+        # Loading repacks weights with OpenMP. While the thread that did so lives, libgomp counts its pool beside that
+        # of the decoding thread, finds more threads than CPUs and lets them sleep at barriers: half the speed.
+        with native_log() as lines, ThreadPoolExecutor(1, "ingle-load") as loader:
+            handle = loader.submit(self._lib.llama_model_load_from_file, str(path).encode(), params).result()
+        if not handle:
+            raise LoadFailed(
+                f"{path}: llama.cpp cannot load this model: {' '.join(lines[-3:]) or 'no reason given'}",
+                hint="`ingle verify` checks the file; a newer llama-cpp-python may know this architecture",
+            )
+        return handle
+
+    def close(self) -> None:
+        """Free the weights; contexts must be closed before."""
+        self.vocab.lease.end()
+        if self.handle is not None:
+            handle, self.handle = self.handle, None
+            self._lib.llama_model_free(handle)
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture", ""))
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata.get("general.name", self.path.stem))
+
+    @property
+    def parameters(self) -> int:
+        return int(self._lib.llama_model_n_params(self.handle))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return int(self._lib.llama_model_size(self.handle))
+
+    @property
+    def context_trained(self) -> int:
+        return int(self._lib.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def long_rope_after(self) -> int | None:
+        """Cache size above which llama.cpp uses the second of a model's two sets of rope factors; None with one set."""
+        original = integer(self.metadata, f"{self.architecture}.rope.scaling.original_context_length", 0)
+        return original if self._has_long_rope and original else None
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens that a sliding-window layer sees; 0 where every layer sees all."""
+        return int(self._lib.llama_model_n_swa(self.handle))
+
+    @property
+    def can_share_prefix(self) -> bool:
+        """Whether part of a sequence's state can be copied or removed: not so for recurrent and hybrid models."""
+        return not (self._lib.llama_model_is_recurrent(self.handle) or self._lib.llama_model_is_hybrid(self.handle))
+
+    @property
+    def generates(self) -> bool:
+        """Whether this is a plain decoder, which is what the engine can run."""
+        return bool(self._lib.llama_model_has_decoder(self.handle)) and not self._lib.llama_model_has_encoder(
+            self.handle
+        )

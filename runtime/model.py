@@ -1,0 +1,151 @@
+"""A model to talk to: what a program embeds, and what the server serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..convert.errors import BadRequest
+from ..convert.progress import Progress, silent
+from .chat import Conversation
+from .engine.engine import Engine, EngineLike
+from .engine.process import EngineProcess
+from .engine.stream import Stream
+from .options import Isolation, LoadOptions
+from .request import EngineStats, ModelInfo, Request, Sampling
+
+
+class Model:
+    """A loaded model. Safe to use from several threads and from asyncio; a context manager.
+
+        with Model.load("./examples/bard") as model:
+            for delta in model.chat([{"role": "user", "content": "Who art thou?"}]):
+                print(delta.text, end="")
+
+    ``async for`` reads the same stream without blocking. Leaving a stream early cancels its work.
+    """
+
+    def __init__(self, engine: EngineLike) -> None:
+        self._engine = engine
+        self._conversation = Conversation(engine.info.chat_templates, engine.info.special_tokens)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        options: LoadOptions | None = None,
+        isolation: Isolation = "thread",
+        progress: Progress = silent,
+    ) -> Model:
+        """Load a model by name: ``org/name[:TYPE][@revision]``, a checkpoint folder (``./x``) or a ``.gguf`` file.
+
+        What is not here yet is fetched, converted, proven and quantized first; ``progress`` hears of it.
+        ``isolation`` chooses a thread of this process, or a child process that a native crash cannot leave.
+
+        Raises:
+            IngleError: see ``ingle.convert.errors`` for the tree.
+        """
+        from .store.build import obtain
+        from .store.store import Store
+
+        place = str(name.absolute()) if isinstance(name, Path) else name
+        path = obtain(place, Store(), progress=progress).path
+        home = EngineProcess if isolation == "process" else Engine
+        return cls(home(path, options))
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the file says of the model, and what was decided when it was loaded."""
+        return self._engine.info
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        return self._engine.alive
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int = 1,
+        ignore_eos: bool = False,
+    ) -> Stream:
+        """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are."""
+        request = Request(
+            prompt if isinstance(prompt, str) else tuple(prompt),
+            sampling or Sampling(),
+            max_tokens,
+            tuple(stop),
+            logprobs,
+            n,
+            ignore_eos,
+        )
+        return self._engine.submit(request)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        n: int = 1,
+        ignore_eos: bool = False,
+        **template_arguments: Any,
+    ) -> Stream:
+        """Answer a conversation, rendered by the model's own chat template.
+
+        Raises:
+            TemplateError: the model has no chat template, or it refuses the messages.
+            BadRequest: a message is not of the right shape.
+        """
+        for name in template_arguments.keys() & {field.name for field in fields(Sampling)}:
+            raise BadRequest(f"{name} is not for the template", hint=f"write sampling=Sampling({name}=...)", param=name)
+        request = Request(
+            self.render(messages, **template_arguments),
+            sampling or Sampling(),
+            max_tokens,
+            tuple(stop),
+            logprobs,
+            n,
+            ignore_eos,
+            add_special=False,
+        )
+        return self._engine.submit(request)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
+        """The prompt that :meth:`chat` makes of ``messages``."""
+        return self._conversation.render(messages, **template_arguments)
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""
+        return self._engine.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of ``tokens``; control tokens show only if ``special``."""
+        return self._engine.detokenize(tokens, special=special)
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges of the engine."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Stop what runs and give the memory back. May be called twice."""
+        self._engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,37 @@
+"""What is decided once, when a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FlashAttention = Literal["auto", "on", "off"]
+Isolation = Literal["thread", "process"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is loaded. ``None`` means: chosen from the model and this machine, and reported in ``ModelInfo``.
+
+    context_length: tokens of prompt and answer together that one request may use.
+    kv_cells: tokens that all running requests and the prefix cache hold together.
+    parallel: requests that decode at the same time; more wait in the queue.
+    max_queue: requests that may wait; one more is refused with ``QueueFull``.
+    prefill_chunk: most prompt tokens read in one step; bounds how long a running stream stalls.
+    threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
+    gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
+    kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
+    """
+
+    context_length: int | None = None
+    kv_cells: int | None = None
+    parallel: int = 16
+    max_queue: int = 64
+    prefill_chunk: int = 256
+    threads: int | None = None
+    threads_prefill: int | None = None
+    gpu_layers: int = 0
+    kv_type: str = "f16"
+    flash_attention: FlashAttention = "auto"
+    mmap: bool = True
+    prefix_cache: bool = True

@@ -1,0 +1,153 @@
+"""What crosses the rooms of the runtime: a request on its way in, deltas on their way out. Frozen, picklable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+StopDetail = Literal["eos", "stop_string", "max_tokens", "context_window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. ``None`` means the model's own default (see ``ModelInfo.sampling``).
+
+    The chain runs in the customary order of llama.cpp: logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC,
+    temperature, draw; mirostat replaces what follows the penalties. ``temperature`` 0 is greedy.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and how to continue it.
+
+    prompt: text, or token ids that are used as they are.
+    add_special: whether the tokenizer adds its BOS/EOS to a text prompt; False for a rendered chat template.
+    parse_special: whether the text of a control token in the prompt becomes that token.
+    max_tokens: most tokens of each choice; None ends at the context window.
+    logprobs: None for none, else how many alternatives (0-20) are reported beside each token.
+    n: choices; they share the prompt's KV cells.
+    """
+
+    prompt: str | tuple[int, ...]
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    n: int = 1
+    ignore_eos: bool = False
+    add_special: bool = True
+    parse_special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its bytes and ``ln p`` under the model's own distribution, before any sampler touched it."""
+
+    token: int
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and seconds of one request, over all its choices. ``cached_tokens`` of the prompt were not evaluated."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of one choice. ``text`` is whole characters only; the last delta of a choice has ``finish_reason``."""
+
+    index: int
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_detail: StopDetail | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is true of a loaded model: read from the file, or decided when it was loaded.
+
+    context_trained, context_length: the window it was trained with, and the one it is loaded with.
+    context_reason: why ``context_length`` is what it is.
+    chat_templates: by name; the one of ordinary chats is ``default``. Empty for a base model.
+    special_tokens: ``bos_token``, ``eos_token``, ... as text, as a chat template expects them.
+    sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
+    gpu_layers: layers that really are offloaded.
+    """
+
+    name: str
+    path: str
+    architecture: str
+    parameters: int
+    size_bytes: int
+    vocabulary: int
+    context_trained: int
+    context_length: int
+    context_reason: str
+    kv_cells: int
+    kv_bytes: int
+    parallel: int
+    threads: int
+    threads_prefill: int
+    gpu_layers: int
+    chat_templates: Mapping[str, str]
+    special_tokens: Mapping[str, str]
+    eog_tokens: tuple[int, ...]
+    sampling: Sampling
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since the engine started, and gauges of now. Source of ``/metrics``."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    evaluated_tokens: int = 0
+    generated_tokens: int = 0
+    requests: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    preempted: int = 0
+    aborted_steps: int = 0
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
+    kv_cells: int = 0
+    busy_s: float = 0.0

@@ -1,0 +1,105 @@
+"""What the server may load: the models it was started with, and what the store holds. It never fetches anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ...convert.errors import BadName, BadRequest, ModelNotFound
+from ...convert.progress import Progress, silent
+from ..options import LoadOptions
+from ..store.build import obtain
+from ..store.manifest import Entry
+from ..store.names import HubName, parse
+from ..store.store import Store
+from .pool import Installed, Servable
+
+log = logging.getLogger("ingle.server")
+
+MOST_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A model named on the command line; ``text`` is how."""
+
+    text: str
+    installed: Installed
+
+
+class StoreCatalog:
+    """Given models answer to the text they were given by, too. Clients cannot name folders and files."""
+
+    def __init__(self, store: Store, options: LoadOptions, given: Iterable[Given] = ()) -> None:
+        self._store = store
+        self._options = options
+        self._given = tuple(given)
+
+    def list(self) -> Sequence[Installed]:
+        kept = [_installed(entry, entry.name) for entry in self._store.list() if isinstance(parse(entry.name), HubName)]
+        models = {model.name: model for model in (*kept, *(given.installed for given in self._given))}
+        return sorted(models.values(), key=lambda model: model.name)
+
+    def find(self, name: str) -> Installed:
+        for given in self._given:
+            if name in (given.text, given.installed.name):
+                return given.installed
+        try:
+            if isinstance(parse(name), HubName):
+                entry = self._store.find(name)
+                return _installed(entry, entry.name)
+        except (BadName, ModelNotFound):
+            pass
+        raise self._not_found(name)
+
+    def load(self, installed: Installed) -> Servable:
+        from ..model import Model
+
+        return Model.load(installed.target, options=self._options, isolation="process")
+
+    def _not_found(self, name: str) -> ModelNotFound:
+        names = [model.name for model in self.list()]
+        more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+        there = ", ".join(names[:MOST_LISTED]) + more if names else "nothing yet (run: ingle pull org/name)"
+        return ModelNotFound(f"there is no model {name[:100]!r} here", hint=f"available: {there}", param="model")
+
+
+def prepare(texts: Iterable[str], store: Store, progress: Progress = silent) -> list[Given]:
+    """The models named on the command line, fetched and built where they are not here yet.
+
+    Raises:
+        BadRequest: two of them would be called the same.
+    """
+    given = [_prepared(text, store, progress) for text in dict.fromkeys(texts)]
+    by_name: dict[str, Given] = {}
+    for one in given:
+        other = by_name.setdefault(one.installed.name, one)
+        if other.installed.target != one.installed.target:
+            raise BadRequest(f"{other.text} and {one.text} would both be called {one.installed.name}")
+    return given
+
+
+def _prepared(text: str, store: Store, progress: Progress) -> Given:
+    log.info("preparing %s", text)
+    return Given(text, _called(text, obtain(text, store, progress=progress)))
+
+
+def _called(text: str, entry: Entry) -> Installed:
+    """A model of the hub keeps its name; a folder or a file is called by its last part."""
+    if isinstance(parse(text), HubName):
+        return _installed(entry, entry.name)
+    return _installed(entry, Path(text).expanduser().resolve().name.removesuffix(".gguf"))
+
+
+def _installed(entry: Entry, name: str) -> Installed:
+    return Installed(name, str(entry.path), entry.size_bytes, _created(entry))
+
+
+def _created(entry: Entry) -> int:
+    """Unix time: when it was kept, or for a file of somebody else when it was written."""
+    if entry.created:
+        return int(datetime.fromisoformat(entry.created).timestamp())
+    return int(entry.path.stat().st_mtime)

@@ -1,0 +1,62 @@
+"""uvicorn's HTTP/1.1 connection, with a deadline for request headers and a limit on how many there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADERS_DEADLINE_S = 10.0
+MOST_CONNECTIONS = 256
+
+
+def _answer(status: str, code: str, message: str, *headers: str) -> bytes:
+    """A whole response for a connection that never becomes a request, in the shape of all our errors."""
+    kind = "server_error" if status.startswith("5") else "invalid_request_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    lines = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", body]).encode()
+
+
+FULL = _answer("503 Service Unavailable", "overloaded", "too many connections", "Retry-After: 1")
+MALFORMED = _answer(
+    "400 Bad Request", "invalid_request", "this is not a valid HTTP request, or its headers are too large"
+)
+
+
+class Connection(H11Protocol):
+    """Closes itself when headers take longer than ten seconds to arrive, however slowly they drip in."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.write(FULL)
+            transport.close()
+        self._watch_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(MALFORMED)
+        self.transport.close()
+
+    def _watch_headers(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_watching()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEADERS_DEADLINE_S, self.transport.close)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

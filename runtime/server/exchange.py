@@ -1,0 +1,127 @@
+"""The road of a generating request, the same in every dialect: validate, lease, submit, write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from ...convert.errors import ContextLengthExceeded
+from ..engine.stream import Stream
+from ..request import Delta, ModelInfo, Usage
+from .answer import Answer
+from .body import read_json
+from .metrics import Metrics, Watch
+from .pool import Pool, Servable
+from .sse import ClientLeft, EventStream, Gone, attended
+
+IGNORED_HEADER = "X-Ingle-Ignored"
+
+
+class Writer(Protocol):
+    """Puts deltas into a dialect's JSON."""
+
+    def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]: ...
+    def last_chunk(self, used: Usage) -> dict[str, Any]: ...
+    def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]: ...
+
+
+class Asked(Protocol):
+    """A validated request of a dialect."""
+
+    model: str
+    stream: bool | None
+
+    @property
+    def choices(self) -> int: ...
+    @property
+    def num_prompts(self) -> int: ...
+    @property
+    def includes_usage(self) -> bool: ...
+    def ignored(self, strict: bool) -> list[str]: ...
+    def check(self, info: ModelInfo) -> None: ...
+    def start(self, model: Servable, prompt: int) -> Stream: ...
+    def writer(self, model: str, info: ModelInfo) -> Writer: ...
+
+
+class Dialect(Protocol):
+    """The class of such requests. ``prompt_field`` is what a prompt that is too long is blamed on."""
+
+    prompt_field: str
+
+    def parse(self, body: Mapping[str, Any]) -> Asked: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Answers requests from the models of ``pool``."""
+
+    pool: Pool
+    metrics: Metrics
+    strict: bool = False
+
+    async def respond(self, request: Request, dialect: Dialect) -> Response:
+        """The answer to a request, streamed if it asks for that; nothing once its client has left."""
+        watch = Watch(self.metrics)
+        try:
+            asked = await asyncio.to_thread(dialect.parse, await read_json(request))
+            request.state.ignored = _printable(asked.ignored(self.strict))
+            return await self._answered(request, asked, watch)
+        except (ClientLeft, ClientDisconnect):
+            return Gone()
+        except ContextLengthExceeded as error:
+            error.param = dialect.prompt_field
+            raise
+
+    async def _answered(self, request: Request, asked: Asked, watch: Watch) -> Response:
+        headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
+        answer = await attended(request.receive, self._open(asked))
+        writer = asked.writer(answer.lease.name, answer.lease.model.info)
+        if asked.stream:
+            return EventStream(_events(answer, asked, writer, watch), answer.close, headers)
+        try:
+            return JSONResponse(await attended(request.receive, _whole(answer, asked, writer, watch)), headers=headers)
+        finally:
+            answer.close()
+
+    async def _open(self, asked: Asked) -> Answer:
+        """An answer whose prompts the engine has taken."""
+        lease = await self.pool.lease(asked.model)
+        info = lease.model.info
+        starts = [partial(asked.start, lease.model, prompt) for prompt in range(asked.num_prompts)]
+        answer = Answer(lease, starts, info.parallel)
+        try:
+            await asyncio.to_thread(asked.check, info)
+            await answer.accepted()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+
+async def _events(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> AsyncIterator[dict[str, Any]]:
+    async for prompt, delta in answer:
+        watch.saw(answer.lease.name, prompt, delta)
+        for chunk in writer.chunks(prompt, delta):
+            yield chunk
+    if asked.includes_usage:
+        yield writer.last_chunk(answer.usage)
+
+
+async def _whole(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> dict[str, Any]:
+    deltas: list[list[Delta]] = [[] for _ in range(asked.num_prompts * asked.choices)]
+    async for prompt, delta in answer:
+        watch.saw(answer.lease.name, prompt, delta)
+        deltas[prompt * asked.choices + delta.index].append(delta)
+    return writer.whole(deltas, answer.usage)
+
+
+def _printable(names: list[str]) -> str:
+    """Field names as one line of ASCII, of bounded length: for a header and for the log."""
+    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000]

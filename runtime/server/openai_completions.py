@@ -1,0 +1,141 @@
+"""``/v1/completions``: one prompt or a list, text or token ids. Pure functions and values; exchange.py has the road."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from ...convert.errors import BadRequest
+from ..engine.stream import Stream
+from ..request import Delta, ModelInfo, Usage
+from .errors import shown
+from .openai_fields import MOST_LOGPROBS, UNSUPPORTED, Fields
+from .openai_shapes import Head, LegacyLogprobs, ending, with_usage
+from .pool import Servable
+
+MOST_PROMPTS = 128
+
+Prompt = str | tuple[int, ...]
+
+
+def prompts_of(value: Any) -> list[Prompt]:
+    """``"a"``, ``["a", "b"]``, ``[1, 2]`` and ``[[1, 2], [3]]`` as a list of prompts.
+
+    Raises:
+        BadRequest: it is none of these; ``param`` is the path of the fault.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not value:
+        raise _bad("prompt", value)
+    if _is_id(value[0]):
+        return [_ids("prompt", value)]
+    if len(value) > MOST_PROMPTS:
+        raise BadRequest(f"prompt: {len(value)} prompts are more than {MOST_PROMPTS}", param="prompt")
+    return [_one(f"prompt[{index}]", item) for index, item in enumerate(value)]
+
+
+def _one(place: str, value: Any) -> Prompt:
+    if isinstance(value, str):
+        return value
+    return _ids(place, value)
+
+
+def _ids(place: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise _bad(place, value)
+    for index, token in enumerate(value):
+        if not _is_id(token) or token < 0:
+            raise _bad(f"{place}[{index}]", token)
+    return tuple(value)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _bad(place: str, value: Any) -> BadRequest:
+    return BadRequest(f"{place}: a prompt is text, token ids, or a list of these (got {shown(value)})", param=place)
+
+
+class CompletionRequest(Fields):
+    prompt_field: ClassVar[str] = "prompt"
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {**UNSUPPORTED, "echo": (None, False), "suffix": (None, "")}
+    )
+
+    prompt: Any
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    best_of: int | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _several_ways(cls, value: Any) -> list[Prompt]:
+        return prompts_of(value)
+
+    @field_validator("best_of")
+    @classmethod
+    def _best_of_all(cls, count: int | None, facts: Any) -> int | None:
+        if count is not None and count != (facts.data.get("n") or 1):
+            raise ValueError("choosing the best among more than n is not supported")
+        return count
+
+    @property
+    def num_prompts(self) -> int:
+        return len(self.prompt)
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        for prompt in self.prompt:
+            if not isinstance(prompt, str) and max(prompt) >= info.vocabulary:
+                raise BadRequest(f"prompt names token {max(prompt)} of {info.vocabulary}", param="prompt")
+
+    def start(self, model: Servable, prompt: int) -> Stream:
+        """Submit the prompt of that number."""
+        return model.generate(
+            self.prompt[prompt],
+            sampling=self.sampling(),
+            max_tokens=self.most_tokens,
+            stop=tuple(self.stop or ()),
+            logprobs=self.logprobs,
+            n=self.choices,
+            ignore_eos=bool(self.ignore_eos),
+        )
+
+    def writer(self, model: str, info: ModelInfo) -> CompletionWriter:
+        return CompletionWriter(Head.of("cmpl", model, info), self.choices, self.logprobs is not None)
+
+
+class CompletionWriter:
+    """Writes one answer in the shape of completions; choice ``i`` of prompt ``p`` has the index ``p * n + i``."""
+
+    def __init__(self, head: Head, choices_per_prompt: int, logprobs: bool) -> None:
+        self._head = head
+        self._per_prompt = choices_per_prompt
+        self._logprobs = logprobs
+        self._offsets: dict[int, LegacyLogprobs] = {}
+
+    def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]:
+        index = prompt * self._per_prompt + delta.index
+        yield self._head.object("text_completion", [self._choice(index, [delta])])
+
+    def last_chunk(self, used: Usage) -> dict[str, Any]:
+        return with_usage(self._head.object("text_completion", []), used)
+
+    def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
+        """``deltas``: by choice."""
+        choices = [self._choice(index, pieces) for index, pieces in enumerate(deltas)]
+        return with_usage(self._head.object("text_completion", choices), used)
+
+    def _choice(self, index: int, pieces: list[Delta]) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        return {"index": index, "text": text, "logprobs": self._logprobs_of(index, pieces)} | ending(pieces[-1])
+
+    def _logprobs_of(self, index: int, pieces: list[Delta]) -> dict[str, Any] | None:
+        if not self._logprobs:
+            return None
+        offsets = self._offsets.setdefault(index, LegacyLogprobs())
+        return offsets.of(token for piece in pieces for token in piece.logprobs)

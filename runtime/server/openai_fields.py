@@ -1,0 +1,250 @@
+"""The fields that OpenAI's chat and completions share, their ranges, and what they mean to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from ...convert.errors import BadRequest
+from ..request import ModelInfo, Sampling
+from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
+
+MOST_CHOICES = 16
+MOST_BIASES = 1024
+MOST_STOPS = 16
+MOST_STOP_BYTES = 256
+MOST_LOGPROBS = 20
+INT64 = 2**63
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+UnitNotZero = Annotated[float, Field(gt=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Repeat = Annotated[float, Field(gt=0, le=2)]
+LookBack = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+# Fields that count tokens of the context window, and how to say "all of it". (Samplers keep buffers of the last ones.)
+WITHIN_WINDOW: Mapping[str, str] = MappingProxyType(
+    {
+        "max_tokens": "leave it out to write until the window is full",
+        "max_completion_tokens": "leave it out to write until the window is full",
+        "repeat_last_n": "-1 looks back on all of it",
+        "dry_penalty_last_n": "-1 looks back on all of it",
+    }
+)
+
+# Fields that would change the answer, and the values of them that ask for nothing.
+UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "tools": (None, []),
+        "tool_choice": (None, "none", "auto"),
+        "functions": (None, []),
+        "function_call": (None, "none", "auto"),
+        "response_format": (None, {"type": "text"}),
+        "modalities": (None, ["text"]),
+        "store": (None, False),
+        "grammar": (None, ""),
+        "stop_token_ids": (None, []),
+        "min_tokens": (None, 0),
+        "use_beam_search": (None, False),
+        "continue_final_message": (None, False),
+        "add_generation_prompt": (None, True),
+        "audio": (None,),
+        "prediction": (None,),
+        "reasoning_effort": (None,),
+        "verbosity": (None,),
+        "web_search_options": (None,),
+        "json_schema": (None,),
+        "structured_outputs": (None,),
+        "guided_json": (None,),
+        "guided_regex": (None,),
+        "guided_choice": (None,),
+        "guided_grammar": (None,),
+        "bad_words": (None,),
+        "allowed_token_ids": (None,),
+        "prompt_logprobs": (None,),
+        "truncate_prompt_tokens": (None,),
+        "chat_template": (None,),
+        "n_predict": (None,),
+        "n_probs": (None,),
+        "samplers": (None,),
+        "top_n_sigma": (None,),
+        "dynatemp_range": (None,),
+    }
+)
+
+Parsed = TypeVar("Parsed", bound="Fields")
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Part(BaseModel):
+    """A JSON object whose unknown fields are kept, to be reported; ``"5"`` is no number and ``true`` is none either."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=())
+
+    def unknown(self, location: tuple[int | str, ...] = ()) -> Iterator[str]:
+        """Paths of the fields that nobody knows, nested ones too."""
+        yield from (path((*location, name)) for name in self.model_extra or ())
+        for name in type(self).model_fields:
+            yield from _unknown_in(getattr(self, name), (*location, name))
+
+
+def _unknown_in(value: Any, location: tuple[int | str, ...]) -> Iterator[str]:
+    if isinstance(value, Part):
+        yield from value.unknown(location)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unknown_in(item, (*location, index))
+
+
+class StreamOptions(Part):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Fields(Part):
+    """What every request that generates may carry. ``None`` is the same as leaving a field out."""
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: Annotated[list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list)] | None = None
+    ignore_eos: bool | None = None
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_p: UnitNotZero | None = None
+    min_p: Unit | None = None
+    typical_p: UnitNotZero | None = None
+    repeat_penalty: Repeat | None = None
+    repetition_penalty: Repeat | None = None
+    repeat_last_n: LookBack | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Field(ge=1, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    dry_penalty_last_n: LookBack | None = None
+    dry_sequence_breakers: Annotated[list[str], Field(max_length=64)] | None = None
+    xtc_probability: Unit | None = None
+    xtc_threshold: Unit | None = None
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: Annotated[float, Field(gt=0, le=100)] | None = None
+    mirostat_eta: Unit | None = None
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MOST_BIASES)] | None = None
+
+    # Accepted and without effect here: labels for the caller's own books.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    parallel_tool_calls: bool | None = None
+
+    @field_validator("stop", "dry_sequence_breakers")
+    @classmethod
+    def _short_texts(cls, texts: list[str] | None) -> list[str] | None:
+        for text in texts or ():
+            if not 1 <= len(text.encode()) <= MOST_STOP_BYTES:
+                raise ValueError(f"each entry must have 1 to {MOST_STOP_BYTES} bytes")
+        return texts
+
+    @field_validator("mirostat", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("input should be 0, 1 or 2")
+        return value
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def includes_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @classmethod
+    def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
+        """Raise :class:`BadRequest` that names the field, or return the request."""
+        for name, harmless in cls.unsupported.items():
+            if not _harmless(body.get(name), harmless):
+                raise UnsupportedParameter(f"{name} is not supported yet (got {shown(body[name])})", param=name)
+        try:
+            return cls.model_validate(dict(body))
+        except ValidationError as error:
+            raise of_validation(error) from error
+
+    def ignored(self, strict: bool) -> list[str]:
+        """Fields without a meaning here; under ``strict`` they are refused.
+
+        Raises:
+            UnknownParameter: ``strict``, and there is one.
+        """
+        names = [name for name in self.unknown() if name not in self.unsupported]
+        if strict and names:
+            raise UnknownParameter(f"{names[0]} is not a field of this request", param=names[0])
+        return names
+
+    def sampling(self) -> Sampling:
+        """Only the fields that were sent; the others keep the model's defaults."""
+        values = {name: value for name, value in self if name in Sampling.__dataclass_fields__ and value is not None}
+        penalty = self._penalty()
+        if penalty is not None:
+            values["repeat_penalty"] = penalty
+        if self.top_k == -1:  # what others write for "off"
+            values["top_k"] = 0
+        if self.dry_sequence_breakers is not None:
+            values["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
+        if self.logit_bias is not None:
+            values["logit_bias"] = _token_ids(self.logit_bias)
+        return Sampling(**values)
+
+    def _penalty(self) -> float | None:
+        here, there = self.repeat_penalty, self.repetition_penalty
+        if here is not None and there is not None and here != there:
+            raise BadRequest(
+                f"repeat_penalty ({here}) and repetition_penalty ({there}) are the same thing with two values",
+                param="repetition_penalty",
+            )
+        return there if here is None else here
+
+    def check(self, info: ModelInfo) -> None:
+        """Raise :class:`BadRequest` for values that only the loaded model can tell to be wrong."""
+        window = dict.fromkeys(WITHIN_WINDOW, info.context_length)
+        for name, most in {**window, "top_k": info.vocabulary}.items():
+            value = getattr(self, name, None)
+            if value is not None and value > most:
+                hint = WITHIN_WINDOW.get(name, "")
+                raise BadRequest(f"{name} is {value}; with this model it is {most} at most", hint=hint, param=name)
+        for token in self.sampling().logit_bias:
+            if token >= info.vocabulary:
+                raise BadRequest(f"logit_bias names token {token} of {info.vocabulary}", param="logit_bias")
+
+
+def _harmless(value: Any, harmless: tuple[Any, ...]) -> bool:
+    return value is None or any(type(value) is type(item) and value == item for item in harmless)
+
+
+def _token_ids(biases: Mapping[str, float]) -> dict[int, float]:
+    for key in biases:
+        if not (key.isascii() and key.isdecimal() and len(key) < 11):
+            raise BadRequest(f"logit_bias: {key[:40]!r} is not a token id", param="logit_bias")
+    return {int(key): bias for key, bias in biases.items()}

@@ -1,0 +1,42 @@
+"""``/v1/models``: OpenAI's list, with what we know of each model under ``ingle``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..request import ModelInfo
+from .pool import Installed, Servable
+
+
+def listing(installed: Sequence[Installed], loaded: Mapping[str, Servable]) -> dict[str, Any]:
+    return {"object": "list", "data": [entry(model, loaded.get(model.name)) for model in installed]}
+
+
+def entry(installed: Installed, model: Servable | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
+    if model is not None:
+        facts |= _facts(model.info)
+    return {
+        "id": installed.name,
+        "object": "model",
+        "created": installed.created,
+        "owned_by": installed.name.split("/")[0] if "/" in installed.name else "ingle",
+        "ingle": facts,
+    }
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "architecture": info.architecture,
+        "parameters": info.parameters,
+        "context_length": info.context_length,
+        "context_trained": info.context_trained,
+        "context_reason": info.context_reason,
+        "kv_cells": info.kv_cells,
+        "kv_bytes": info.kv_bytes,
+        "parallel": info.parallel,
+        "threads": info.threads,
+        "gpu_layers": info.gpu_layers,
+        "warnings": list(info.warnings),
+    }

@@ -1,0 +1,232 @@
+"""The models in memory: loaded on first use, one copy each, the longest idle one given up when room is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
+from ..engine.stream import Stream
+from ..request import EngineStats, ModelInfo, Sampling
+
+log = logging.getLogger("ingle.server")
+
+Result = TypeVar("Result")
+
+
+class Servable(Protocol):
+    """What the server needs of a loaded model; :class:`~ingle.runtime.model.Model` is one."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def alive(self) -> bool: ...
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        sampling: Sampling = ...,
+        max_tokens: int | None = ...,
+        stop: Sequence[str] = ...,
+        logprobs: int | None = ...,
+        n: int = ...,
+        ignore_eos: bool = ...,
+        **template_kwargs: Any,
+    ) -> Stream: ...
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        sampling: Sampling = ...,
+        max_tokens: int | None = ...,
+        stop: Sequence[str] = ...,
+        logprobs: int | None = ...,
+        n: int = ...,
+        ignore_eos: bool = ...,
+    ) -> Stream: ...
+    def stats(self) -> EngineStats: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model that can be loaded. ``name`` is what clients call it, ``target`` what the loader is told."""
+
+    name: str
+    target: str
+    size_bytes: int
+    created: int
+
+
+class Catalog(Protocol):
+    """What is there to be served. All three may block; the pool calls them in threads."""
+
+    def list(self) -> Sequence[Installed]: ...
+    def find(self, name: str) -> Installed:
+        """Raise ``ModelNotFound``, which lists what there is; never fetch anything."""
+        ...
+
+    def load(self, installed: Installed) -> Servable: ...
+
+
+class Lease:
+    """A model that stays in memory until :meth:`release`."""
+
+    def __init__(self, name: str, model: Servable, release: Callable[[], None]) -> None:
+        self.name = name
+        self.model = model
+        self._release: Callable[[], None] | None = release
+
+    def release(self) -> None:
+        if self._release is not None:
+            release, self._release = self._release, None
+            release()
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """The place of one model: being loaded, loaded, or failed to load."""
+
+    name: str
+    loading: asyncio.Task[Servable]
+    users: int = 0
+    last_used: int = field(default=0)
+
+    @property
+    def model(self) -> Servable | None:
+        done = self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
+        return self.loading.result() if done else None
+
+    @property
+    def broken(self) -> bool:
+        return self.loading.done() and (self.model is None or not self.model.alive)
+
+    def release(self) -> None:
+        self.users -= 1
+
+
+class Pool:
+    """At most ``max_models`` in memory. Lives on one event loop; nothing in it blocks that loop."""
+
+    def __init__(self, catalog: Catalog, *, max_models: int) -> None:
+        self._catalog = catalog
+        self._max_models = max_models
+        self._slots: dict[str, _Slot] = {}
+        self._clock = itertools.count(1)
+        self._closed = False
+
+    async def lease(self, name: str) -> Lease:
+        """The model of that name, loaded if need be.
+
+        Raises:
+            ModelNotFound: nothing of that name is installed. LoadFailed: it would not load.
+            QueueFull: there is room for ``max_models`` only, and all of them are at work.
+        """
+        installed = await asyncio.to_thread(self._catalog.find, name)
+        slot = self._slot(installed)
+        slot.users += 1
+        slot.last_used = next(self._clock)
+        try:
+            model = await asyncio.shield(slot.loading)
+        except BaseException:
+            slot.release()
+            raise
+        return Lease(installed.name, model, slot.release)
+
+    async def installed(self) -> Sequence[Installed]:
+        return await asyncio.to_thread(self._catalog.list)
+
+    async def find(self, name: str) -> Installed:
+        return await asyncio.to_thread(self._catalog.find, name)
+
+    def loaded(self) -> dict[str, Servable]:
+        """The models in memory that can work, by name."""
+        models = {name: slot.model for name, slot in self._slots.items()}
+        return {name: model for name, model in models.items() if model is not None and model.alive}
+
+    async def close(self) -> None:
+        """Close all models; requests that still run end with ``EngineClosed``. A model that is still being loaded is
+        left alone: its engine ends with this process."""
+        self._closed = True
+        slots, self._slots = list(self._slots.values()), {}
+        await asyncio.gather(*(_close(slot) for slot in slots if slot.loading.done()))
+
+    def _slot(self, installed: Installed) -> _Slot:
+        if self._closed:
+            raise EngineClosed("the server is shutting down")
+        slot = self._slots.get(installed.name)
+        if slot is not None and not slot.broken:
+            return slot
+        given_up = [slot] if slot is not None else self._make_room()
+        for old in given_up:
+            self._slots.pop(old.name, None)
+        loading = asyncio.create_task(self._load(installed, given_up))
+        loading.add_done_callback(_heed)
+        self._slots[installed.name] = _Slot(installed.name, loading)
+        return self._slots[installed.name]
+
+    def _make_room(self) -> list[_Slot]:
+        """The slots to give up so that one more model fits: broken ones, then the longest idle."""
+        broken = [slot for slot in self._slots.values() if slot.broken]
+        excess = len(self._slots) - len(broken) + 1 - self._max_models
+        idle = sorted((s for s in self._slots.values() if not s.users and not s.broken), key=lambda s: s.last_used)
+        if excess > len(idle):
+            raise QueueFull(
+                f"all {self._max_models} models that may be in memory are at work",
+                hint="try again, or start the server with a larger --max-models",
+            )
+        return broken + idle[: max(excess, 0)]
+
+    async def _load(self, installed: Installed, given_up: Iterable[_Slot]) -> Servable:
+        for slot in given_up:
+            log.info("unloading %s", slot.name)
+            await _close(slot)
+        log.info("loading %s", installed.name)
+        try:
+            model = await _in_thread(lambda: self._catalog.load(installed))
+        except IngleError:
+            raise
+        except Exception as error:
+            raise LoadFailed(
+                f"{installed.name} could not be loaded", hint="the server's log has the details"
+            ) from error
+        log.info("loaded %s", installed.name)
+        return model
+
+
+async def _close(slot: _Slot) -> None:
+    """Close the model of a slot, also one that is still being loaded."""
+    try:
+        model = await asyncio.shield(slot.loading)
+    except IngleError:
+        return
+    await _in_thread(model.close)
+
+
+def _heed(loading: asyncio.Task[Servable]) -> None:
+    """Log a failed load once, whether or not anybody still waits for it."""
+    if not loading.cancelled() and (error := loading.exception()) is not None:
+        log.error("loading failed: %s", error, exc_info=error.__cause__)
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Run ``work`` in a daemon thread of its own: loading takes long, and must not hold up the end of the process."""
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="ingle-load", daemon=True).start()
+    return await asyncio.wrap_future(future)

@@ -1,0 +1,220 @@
+"""The life of the server process: bind, load, say so, serve, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from ...convert.errors import BadRequest, InputError
+from .app import create_app
+from .connection import Connection
+from .exchange import Exchange
+from .metrics import Metrics
+from .pool import Catalog, Pool
+from .security import Rules, bracketed, is_loopback
+from .traffic import Traffic
+
+log = logging.getLogger("ingle.server")
+
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named in order to be told apart
+MOST_HEADER_BYTES = 24 * 1024
+BACKLOG = 512
+THREADS = 32
+LAST_WORDS_S = 2
+POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key: str | None = None
+    max_models: int = 2
+    allowed_hosts: tuple[str, ...] = ()
+    strict: bool = False
+    drain_timeout_s: float = 30.0
+
+
+class Stop:
+    """Asked once, the server drains; asked twice, it ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+
+    def ask(self) -> None:
+        (self.insisted if self.asked.is_set() else self.asked).set()
+
+
+Ready = Callable[[str], None]
+
+
+def listen(options: ServeOptions) -> socket.socket:
+    """A bound socket; it accepts nobody yet.
+
+    Raises:
+        BadRequest: without a key, only this machine may reach the server. InputError: the address cannot be had.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise InputError(f"there is no address {options.host}: {error.strerror}") from error
+    if options.api_key is None and not is_loopback(str(address[0])):
+        raise BadRequest(
+            f"{options.host} can be reached by other machines, and there is no API key",
+            hint="set INGLE_API_KEY (or --api-key), or serve on 127.0.0.1",
+        )
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a program on this machine finds the server."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{bracketed(WILDCARDS.get(host, host))}:{port}"
+
+
+def serve(
+    listener: socket.socket, options: ServeOptions, catalog: Catalog, models: Sequence[str], ready: Ready
+) -> None:
+    """Serve until SIGTERM or SIGINT. ``models`` are in memory before ``ready`` is called with the URL."""
+
+    async def main() -> None:
+        stop = Stop()
+        with _signals(stop):
+            await run(listener, options, catalog, models, ready, stop)
+
+    asyncio.run(main())
+
+
+async def run(
+    listener: socket.socket, options: ServeOptions, catalog: Catalog, models: Sequence[str], ready: Ready, stop: Stop
+) -> None:
+    """Like :func:`serve`, on a loop that is already running, until ``stop`` is asked."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "ingle-server"))
+    pool = Pool(catalog, max_models=options.max_models)
+    traffic = Traffic()
+    exchange = Exchange(pool, Metrics(pool.loaded), options.strict)
+    server = _Server(create_app(exchange, _rules(options), traffic))
+    try:
+        if await _unless(stop.asked, _preload(pool, models)):
+            async with server.on(listener):
+                ready(url_of(listener))
+                await stop.asked.wait()
+                await _drain(traffic, pool, stop, options.drain_timeout_s)
+    finally:
+        listener.close()
+        await _unless(stop.insisted, pool.close())
+
+
+def _rules(options: ServeOptions) -> Rules:
+    names = {name.lower() for name in (*options.allowed_hosts, bracketed(options.host))}
+    return Rules(frozenset(names), options.api_key)
+
+
+async def _preload(pool: Pool, models: Sequence[str]) -> None:
+    for name in models:
+        lease = await pool.lease(name)
+        lease.release()
+
+
+async def _drain(traffic: Traffic, pool: Pool, stop: Stop, timeout_s: float) -> None:
+    """New requests are refused; those inside may finish, until time is up or the signal comes again."""
+    traffic.draining = True
+    log.info("draining: %d requests inside, at most %.0f s", traffic.running, timeout_s)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            if await _unless(stop.insisted, traffic.idle()):
+                return
+    log.warning("ending %d requests", traffic.running)
+    await _unless(stop.insisted, pool.close())  # their streams end with an error that their clients can read
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS_S):
+            await traffic.idle()
+
+
+async def _unless(event: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Do ``work`` until ``event``; True when the work was done first."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, its log and its lifespan."""
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            timeout_graceful_shutdown=LAST_WORDS_S,
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    @contextlib.asynccontextmanager
+    async def on(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Accepts connections while the block runs."""
+        serving = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            while not self.started and not serving.done():
+                await asyncio.sleep(POLL_S)
+            yield
+        finally:
+            self.should_exit = True
+            await serving
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """SIGTERM and SIGINT ask ``stop`` while the block runs."""
+    loop = asyncio.get_running_loop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.ask)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

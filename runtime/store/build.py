@@ -1,0 +1,201 @@
+"""Obtain a model: find it, or pull -> convert -> verify -> quantize -> keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...convert.errors import HubError, InputError, ModelNotFound
+from ...convert.files import require_space
+from ...convert.progress import Progress, silent
+from . import places
+from .checkpoint import begin, finish
+from .download import Library
+from .fingerprint import fingerprint
+from .manifest import Entry, KeptFile, Source
+from .names import FileName, FolderName, HubName, ModelName, parse
+from .repository import SHA256, RemoteFile, Repository
+from .selection import (
+    Variant,
+    choose,
+    default_type,
+    is_checkpoint,
+    matching,
+    variants,
+)
+from .stages import DIRECT_TYPES, Job, Tools, Workshop, now, version
+from .store import Store, sha256
+
+HEADER_ALLOWANCE_BYTES = 64 << 20
+BYTES_PER_WEIGHT = 2
+
+
+def obtain(
+    name: str,
+    store: Store,
+    *,
+    progress: Progress = silent,
+    update: bool = False,
+    library: Library | None = None,
+    tools: Tools | None = None,
+) -> Entry:
+    """The model of that name, built first if it is not here. ``update`` asks the hub whether it has a newer one, unless
+    HF_HUB_OFFLINE forbids it.
+
+    What is here already is found without opening a connection (unless ``update``). Two processes that ask for the
+    same model build it once.
+
+    Raises:
+        BadName, UnknownType, BadCheckpoint, UnsupportedModel: it cannot be had as asked. HubError, ChecksumMismatch:
+        the hub's side. VerificationFailed: the conversion differs. DiskFull, StoreBusy.
+    """
+    wanted = parse(name)
+    if isinstance(wanted, FileName):
+        return store.find(name)
+    update = update and not places.is_offline()
+    if not update and (entry := _here(store, wanted)):
+        return entry
+    with store.locked(wanted, progress=progress):
+        if not update and (entry := _here(store, wanted)):
+            return entry
+        store.sweep(wanted)
+        workshop = Workshop(store, tools or Tools(), progress)
+        if isinstance(wanted, FolderName):
+            return _from_folder(wanted, workshop)
+        return _from_hub(wanted, workshop, library or Library.from_environment())
+
+
+def _here(store: Store, name: ModelName) -> Entry | None:
+    try:
+        return store.find(str(name))
+    except ModelNotFound:
+        return None
+
+
+def _from_folder(name: FolderName, workshop: Workshop) -> Entry:
+    from ...convert.checkpoint import read_tensors
+
+    if not name.path.is_dir():
+        raise ModelNotFound(f"there is no folder {name.path}", hint="check the path")
+    version = fingerprint(name.path)
+    type_name, reason = _type(name, name.path)
+    if entry := _here(workshop.store, name.typed(type_name)):
+        return entry
+    job = Job(name, name.path, Source("folder", str(name.path), version), type_name, reason)
+    size_bytes = sum(tensor.nbytes for tensor in read_tensors(name.path).values())
+    _require_space(workshop, job.name, job.source, type_name, size_bytes, download=(workshop.store.home, 0))
+    return workshop.build(job)
+
+
+def _from_hub(name: HubName, workshop: Workshop, library: Library) -> Entry:
+    repository = _repository(name, library)
+    found = variants(repository)
+    if found and (name.type is None or matching(found, name.type) or not is_checkpoint(repository)):
+        return _in_place(name, repository, found, workshop, library)
+    return _built(name, repository, workshop, library)
+
+
+def _repository(name: HubName, library: Library) -> Repository:
+    try:
+        return library.repository(name)
+    except HubError as error:
+        if Path(name.repository).is_dir():
+            hint = f"if you mean the folder {name.repository}, write ./{name.repository}; else {error.hint}"
+            raise HubError(error.message, hint=hint) from error
+        raise
+
+
+def _in_place(
+    name: HubName, repository: Repository, found: Sequence[Variant], workshop: Workshop, library: Library
+) -> Entry:
+    """Use a GGUF of the repository where the Hugging Face cache has it."""
+    from ...convert import gguf
+
+    variant, reason = choose(found, name.type, repository.id)
+    paths = library.download(repository, variant.files, workshop.progress)
+    library.cache.remember(repository, name.revision)
+    label = name.type or variant.label or _type_of_file(gguf.read(paths[0]).metadata.get("general.file_type"))
+    files = tuple(_kept(path, file, workshop) for path, file in zip(paths, variant.files, strict=True))
+    source = Source("hub", repository.id, repository.commit)
+    entry = Entry(str(name.typed(label)), label, files, source, reason=reason, ingle=version(), created=now())
+    return workshop.store.keep(name, entry)
+
+
+def _kept(path: Path, file: RemoteFile, workshop: Workshop) -> KeptFile:
+    checksum = file.etag if SHA256.fullmatch(file.etag) else sha256(path, workshop.progress)
+    return KeptFile(path, file.size_bytes, checksum)
+
+
+def _built(name: HubName, repository: Repository, workshop: Workshop, library: Library) -> Entry:
+    """Download a checkpoint and build it."""
+    if name.type:
+        _require_buildable(name.type)
+    begun = begin(library, repository, workshop.progress)
+    workshop.tools.inspect(begun.folder)
+    source = Source("hub", repository.id, repository.commit)
+    estimate, _ = default_type(begun.weights_bytes // BYTES_PER_WEIGHT)
+    download = (library.cache.root, library.missing_bytes(repository, begun.weights))
+    _require_space(workshop, name, source, name.type or estimate, begun.weights_bytes, download)
+    folder = finish(library, begun, name.revision, workshop.progress)
+    type_name, reason = _type(name, folder)
+    entry = _here(workshop.store, name.typed(type_name))
+    if entry and entry.source.version == repository.commit:
+        return entry
+    return workshop.build(Job(name, folder, source, type_name, reason))
+
+
+def _type(name: HubName | FolderName, checkpoint: Path) -> tuple[str, str]:
+    """The type to build, and why."""
+    from ...convert.checkpoint import read_tensors
+
+    if name.type:
+        return _require_buildable(name.type), "asked for"
+    return default_type(sum(math.prod(tensor.shape) for tensor in read_tensors(checkpoint).values()))
+
+
+def _require_buildable(type_name: str) -> str:
+    """The type's exact name; refused before any work when there is none, or it needs an importance matrix."""
+    from ...quantize import types
+
+    kind = types.find(type_name)
+    if kind.needs_imatrix:
+        raise InputError(
+            f"{kind.name} needs an importance matrix, which this version of ingle cannot make",
+            hint="choose a type that needs none: ingle quantize --types",
+            param="type",
+        )
+    return kind.name
+
+
+def _require_space(
+    workshop: Workshop,
+    name: HubName | FolderName,
+    source: Source,
+    type_name: str,
+    weights_bytes: int,
+    download: tuple[Path, int],
+) -> None:
+    """Raise ``DiskFull`` unless download, conversion and quantized file will fit, before any of it starts."""
+    from ...quantize import types
+
+    kind = types.find(type_name)
+    final_bytes = int(weights_bytes / BYTES_PER_WEIGHT * max(kind.bits_8b, kind.bits) / 8) + HEADER_ALLOWANCE_BYTES
+    waits = type_name in DIRECT_TYPES or workshop.converted(name, source).exists()
+    build_bytes = final_bytes + (0 if waits else weights_bytes)
+    cache, download_bytes = download
+    if _device(cache) == _device(workshop.store.home):
+        require_space(workshop.store.home, build_bytes + download_bytes)
+    else:
+        require_space(cache, download_bytes)
+        require_space(workshop.store.home, build_bytes)
+
+
+def _device(folder: Path) -> int:
+    return next(path for path in (folder, *folder.parents) if path.exists()).stat().st_dev
+
+
+def _type_of_file(file_type: object) -> str:
+    from ...quantize.types import TYPES
+
+    return next((kind.name for kind in TYPES.values() if kind.native_id == file_type), "GGUF")

@@ -1,0 +1,82 @@
+"""A checkpoint folder, wherever it is: on this machine, or first to be fetched from the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...convert.errors import BadName
+from ...convert.progress import Progress, silent
+from .download import Library
+from .names import FileName, FolderName, HubName, parse
+from .repository import RemoteFile, Repository
+from .selection import WEIGHTS_INDEX, small_files, weight_files
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A checkpoint of the hub whose configs are in ``folder``; its ``weights`` may still be missing."""
+
+    repository: Repository
+    folder: Path
+    weights: tuple[RemoteFile, ...]
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.weights)
+
+
+def begin(library: Library, repository: Repository, progress: Progress) -> Begun:
+    """Fetch configs, tokenizer and templates: all that is needed to judge a checkpoint before its weights come.
+
+    Raises:
+        BadCheckpoint: the repository holds no checkpoint. HubError, ChecksumMismatch, DiskFull: the download failed.
+    """
+    library.download(repository, small_files(repository), progress)
+    folder = library.cache.snapshot(repository)
+    index = folder / WEIGHTS_INDEX
+    weights = weight_files(repository, index.read_text(encoding="utf-8") if index.exists() else None)
+    return Begun(repository, folder, tuple(weights))
+
+
+def finish(library: Library, begun: Begun, revision: str | None, progress: Progress) -> Path:
+    """Fetch the weights; returns the folder, now complete.
+
+    Raises:
+        HubError, ChecksumMismatch, DiskFull: the download failed; what arrived is kept, to go on from there.
+    """
+    library.download(begun.repository, begun.weights, progress)
+    library.cache.remember(begun.repository, revision)
+    return begun.folder
+
+
+def meant(text: str) -> Path | HubName:
+    """The folder or the repository that ``text`` names. A folder that exists is meant before a repository of the hub.
+
+    Raises:
+        BadName: it names neither.
+    """
+    if Path(text).is_dir():
+        return Path(text)
+    name = parse(text)
+    if isinstance(name, FolderName):
+        return name.path
+    if isinstance(name, FileName):
+        raise BadName(f"{text} names a GGUF file, not a checkpoint", hint="give a checkpoint folder or org/name")
+    if name.type:
+        raise BadName(f"{text} asks for a type; a checkpoint has none", hint=f"write {name.repository}")
+    return name
+
+
+def checkpoint_folder(text: str, progress: Progress = silent, library: Library | None = None) -> Path:
+    """The folder that ``text`` names, fetched first if it is the hub's.
+
+    Raises:
+        BadName: it names none. HubError, ChecksumMismatch, DiskFull: the download failed.
+    """
+    name = meant(text)
+    if isinstance(name, Path):
+        return name
+    library = library or Library.from_environment()
+    begun = begin(library, library.repository(name), progress)
+    return finish(library, begun, name.revision, progress)

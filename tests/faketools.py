@@ -1,0 +1,92 @@
+"""A checkpoint of a few hundred kilobytes, and stand-ins for converting, proving and quantizing it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ingle.convert import gguf
+from ingle.convert.files import appearing
+from ingle.convert.progress import Progress
+from ingle.runtime.store.stages import Tools
+
+
+def safetensors(parameters: int, name: str = "w") -> bytes:
+    """A file with one bf16 tensor of that many weights."""
+    header = json.dumps({name: {"dtype": "BF16", "shape": [parameters], "data_offsets": [0, 2 * parameters]}}).encode()
+    block = hashlib.sha256(name.encode()).digest()
+    data = (block * (2 * parameters // len(block) + 1))[: 2 * parameters]
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def checkpoint(parameters: int = 100_000) -> dict[str, bytes]:
+    return {
+        "config.json": b'{"model_type": "llama"}',
+        "tokenizer.json": b"{}" * 10,
+        "README.md": b"---\nlicense: apache-2.0\n---\n",
+        "model.safetensors": safetensors(parameters),
+        "training_args.bin": b"not needed",
+    }
+
+
+def sharded() -> dict[str, bytes]:
+    files = checkpoint()
+    del files["model.safetensors"]
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    shards = {shard: safetensors(50_000, name) for name, shard in weight_map.items()}
+    return files | shards | {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@dataclass
+class Workmen:
+    """Counts what was done; ``tools`` is what the store is given."""
+
+    done: list[str] = field(default_factory=list)
+
+    @property
+    def tools(self) -> Tools:
+        return Tools(self.convert, self.prove, self.quantize, self.inspect)
+
+    def inspect(self, folder: Path) -> None:
+        assert (folder / "config.json").exists()
+
+    def convert(self, folder: Path, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
+        self.done.append(f"convert {dtype}")
+        weights = b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+        progress("convert", 0, len(weights))
+        with appearing(out) as partial:
+            partial.write_bytes(b"GGUF" + dtype.encode() + weights)
+            prove(partial)
+
+    def prove(self, folder: Path, gguf: Path, progress: Progress) -> dict[str, Any]:
+        self.done.append("prove")
+        return {"strings": 3, "bytes": gguf.stat().st_size}
+
+    def quantize(self, source: Path, out: Path, type_name: str, progress: Progress) -> None:
+        self.done.append(f"quantize {type_name}")
+        with appearing(out) as partial:
+            partial.write_bytes(type_name.encode() + source.read_bytes()[::2])
+
+
+def tiny_gguf(path: Path) -> Path:
+    metadata = {
+        "general.architecture": "llama",
+        "general.file_type": 15,
+        "llama.context_length": 512,
+        "general.license": "mit",
+        "tokenizer.chat_template": "{{ messages }}",
+        "tokenizer.ggml.tokens": ["a", "b", "c"],
+    }
+    gguf.write(path, metadata, [])
+    return path

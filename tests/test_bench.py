@@ -1,0 +1,135 @@
+"""The arithmetic of the measurements: ratios, rejected blocks, tables, and what the client reads off the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from bench.blocks import Block, ratio, run_block
+from bench.client import ask, lines
+from bench.finding import Finding
+from bench.make_model import SHAPES, config, merges, tensor_shapes, tokenizer
+from bench.report import OURS, Row, replace_table, table
+
+QUIET = Block({OURS: (10.0, 10.0), "peer": (20.0, 20.0)}, foreign=0.01)
+
+
+def test_a_block_interleaves_forwards_and_backwards() -> None:
+    order: list[str] = []
+    clock = count(1)
+
+    def measure(name: str) -> float:
+        order.append(name)
+        return float(next(clock))
+
+    def foreign(work: object) -> float:
+        work()
+        return 0.25
+
+    block = run_block({name: lambda name=name: measure(name) for name in "abc"}, foreign)
+    assert "".join(order) == "abccba"
+    assert block == Block({"a": (1.0, 6.0), "b": (2.0, 5.0), "c": (3.0, 4.0)}, 0.25)
+
+
+def test_speeds_of_the_same_work_add_up_as_times() -> None:
+    assert Block({"a": (10.0, 30.0)}, 0).speed("a") == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "foreign", "kept"),
+    [((10.0, 10.0), 0.01, True), ((10.0, 10.0), 0.05, False), ((10.0, 8.0), 0.01, False)],
+)
+def test_a_disturbed_block_is_rejected(speeds: tuple[float, float], foreign: float, kept: bool) -> None:
+    assert Block({"a": speeds}, foreign).is_quiet(0.03) is kept
+
+
+def test_the_ratio_is_the_median_over_blocks() -> None:
+    blocks = [Block({"a": (x, x), "b": (10.0, 10.0)}, 0) for x in (9.0, 10.0, 30.0)]
+    found = ratio(blocks, "a", "b")
+    assert (found.median, found.low, found.high) == pytest.approx((1.0, 0.9, 3.0))
+
+
+def test_a_table_shows_kept_blocks_and_admits_noise() -> None:
+    noisy = Block(QUIET.speeds, foreign=0.5)
+    rows = [Row.of("m", "decode", [QUIET, noisy], 0.03), Row.of("m", "prefill", [noisy], 0.03)]
+    text = table(rows, {"cpu": "abacus"})
+    assert "| m | decode | 10.0 | 20.0 | **0.500** (0.500-0.500) | 1 of 2 |" in text
+    assert "| m | prefill | too noisy | too noisy | too noisy | 0 of 1 |" in text
+    assert text.startswith("cpu: abacus")
+
+
+def test_only_the_marked_part_of_a_page_changes(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n")
+    replace_table(page, "speed", r"new \1" + "\n")
+    assert page.read_text() == "before\n<!-- speed -->\nnew \\1\n<!-- /speed -->\nafter\n"
+    with pytest.raises(RuntimeError, match="nothing"):
+        replace_table(page, "nothing", "")
+
+
+@pytest.mark.parametrize(("figure", "at_least", "passed"), [(2, False, False), (1, False, True), (2, True, True)])
+def test_a_finding_knows_its_bound(figure: float, at_least: bool, passed: bool) -> None:
+    assert Finding("what", figure, 1, at_least=at_least).passed is passed
+
+
+def test_lines_are_whole_however_the_bytes_arrive() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"on", b"e\ntwo\nth", b"ree"):
+            yield piece
+
+    async def collect() -> list[bytes]:
+        return [line async for line in lines(pieces())]
+
+    assert asyncio.run(collect()) == [b"one\n", b"two\n", b"three"]
+
+
+def test_the_client_takes_times_and_usage_from_a_stream() -> None:
+    events = [{"choices": [{"text": text}]} for text in "ab"] + [{"choices": [], "usage": {"completion_tokens": 2}}]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for start in range(0, len(body), 7):
+            piece = body[start : start + 7]
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def talk() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            answer = await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x", {})
+        assert (answer.text, answer.usage, len(answer.events)) == ("ab", {"completion_tokens": 2}, 2)
+        assert answer.sent <= answer.events[0] <= answer.events[1] <= answer.ended
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("smollm-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768)])
+def test_a_shape_has_the_parameters_of_the_published_model(name: str, parameters: int) -> None:
+    total = 0
+    for _, shape in tensor_shapes(SHAPES[name]):
+        size = 1
+        for length in shape:
+            size *= length
+        total += size
+    assert total == parameters
+    assert config(SHAPES[name])["vocab_size"] == SHAPES[name].vocabulary
+
+
+def test_the_made_tokenizer_is_whole_and_its_merges_can_be_made() -> None:
+    model = tokenizer(49_152)["model"]
+    vocabulary = model["vocab"]
+    assert sorted(vocabulary.values()) == list(range(49_152))
+    assert all(
+        left in vocabulary and right in vocabulary and left + right in vocabulary for left, right in model["merges"]
+    )
+    joined = ["".join(pair) for pair in merges(151_936 - 259)]
+    assert len(set(joined)) == len(joined) == 151_936 - 259

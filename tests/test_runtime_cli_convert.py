@@ -1,0 +1,172 @@
+"""``ingle convert`` and ``ingle quantize``: what they print, write and refuse. The proof itself is another test's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from ingle.convert import gguf
+from ingle.convert.errors import InputError, UnknownType, VerificationFailed
+from ingle.convert.progress import Progress
+from ingle.quantize import TYPES
+from ingle.runtime.cli.convert import checkpoint_name, convert_command
+from ingle.runtime.cli.quantize import default_out, quantize_command
+from ingle.runtime.verify import Verdict
+from shell import finished
+
+
+@pytest.fixture
+def proven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
+    """Every proof succeeds at once; the list tells of which folder and file it was asked."""
+    asked: list[tuple[Path, Path]] = []
+
+    def prove(checkpoint: Path, file: Path, progress: Progress) -> Verdict:
+        assert gguf.read(file).tensors, "the proof sees the whole file"
+        asked.append((checkpoint, file))
+        return Verdict(strings=4000, renderings=76, refusals=4)
+
+    monkeypatch.setattr("ingle.runtime.verify.prove", prove)
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def quantize(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(quantize_command, [*map(str, arguments)])
+
+
+def convert(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(convert_command, [*map(str, arguments)])
+
+
+def test_convert_names_the_file_after_the_checkpoint_and_says_what_was_proven(
+    bard: Path, here: Path, proven: list[tuple[Path, Path]]
+) -> None:
+    result = convert(bard)
+    assert result.exit_code == 0, result.output
+    assert names(here) == ["bard.gguf"]
+    assert result.stdout.startswith("bard.gguf  10.1 MB, BF16; proven equal: the tokens of 4,000 texts, 76 rendered")
+    assert [checkpoint for checkpoint, _ in proven] == [bard]
+
+
+def test_convert_prints_json(bard: Path, here: Path, proven: list[tuple[Path, Path]]) -> None:
+    report = json.loads(convert(bard, "-o", "out.gguf", "--dtype", "F16", "--json").stdout)
+    assert report["dtype"] == "F16"
+    assert report["size_bytes"] == (here / "out.gguf").stat().st_size
+    assert report["proof"] == {"strings": 4000, "renderings": 76, "refusals": 4}
+
+
+def test_a_failed_proof_leaves_no_file(bard: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Verdict:
+        raise VerificationFailed("they differ")
+
+    monkeypatch.setattr("ingle.runtime.verify.prove", refuse)
+    assert isinstance(convert(bard).exception, VerificationFailed)
+    assert isinstance(quantize(bard).exception, VerificationFailed)
+    assert names(here) == []
+
+
+def test_check_gives_a_verdict_per_item_and_writes_nothing(bard: Path, here: Path) -> None:
+    result = convert(bard, "--check")
+    assert result.exit_code == 0
+    assert "architecture" in result.stdout and "fail" not in result.stdout
+    assert json.loads(convert(bard, "--check", "--json").stdout)["ok"] is True
+    assert names(here) == []
+
+
+def test_a_checkpoint_that_cannot_be_converted_is_exit_code_2(here: Path) -> None:
+    broken = here / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"architectures": ["NonsenseForCausalLM"], "model_type": "nonsense"}')
+    code, out, _ = finished("convert", broken, "--check")
+    assert code == 2
+    assert "fail" in out
+    code, _, complaints = finished("convert", broken)
+    assert code == 2
+    assert complaints.startswith("error: ")
+    assert names(here) == ["broken"]
+
+
+def test_quantize_says_the_size_before_and_after(bard_gguf: dict[str, Path], here: Path) -> None:
+    result = quantize(bard_gguf["f16"], "-o", "small.gguf", "-t", "q6_k")
+    size = (here / "small.gguf").stat().st_size
+    assert f"({size:,} bytes)" in result.stdout
+    assert result.stderr.startswith("Q6_K: ") and f"({size:,} bytes)" in result.stderr
+    assert names(here) == ["small.gguf"]
+
+
+def test_a_dry_run_writes_nothing_and_knows_the_size(bard_gguf: dict[str, Path], here: Path) -> None:
+    planned = json.loads(quantize(bard_gguf["f16"], "--dry-run", "--json").stdout)
+    done = json.loads(quantize(bard_gguf["f16"], "-o", here / "out.gguf", "--json").stdout)
+    assert planned["size_bytes"] == done["size_bytes"] == (here / "out.gguf").stat().st_size
+    assert planned["tensors"]["blk.0.attn_q.weight"] == "Q4_K"
+    assert names(here) == ["out.gguf"]
+
+
+def test_a_checkpoint_is_converted_proven_and_quantized_and_only_the_end_stays(
+    bard: Path, here: Path, proven: list[tuple[Path, Path]]
+) -> None:
+    result = quantize(bard, "-t", "Q8_0")
+    assert result.exit_code == 0, result.output
+    assert names(here) == ["bard-Q8_0.gguf"]
+    assert [checkpoint for checkpoint, _ in proven] == [bard]
+    assert gguf.read(here / "bard-Q8_0.gguf").tensors["blk.0.attn_q.weight"].type.name == "Q8_0"
+
+
+def test_a_file_of_the_checkpoint_is_never_the_target(bard: Path, here: Path, proven: list[tuple[Path, Path]]) -> None:
+    copy = here / "copy"
+    shutil.copytree(bard, copy)
+    (here / "link").hardlink_to(copy / "model.safetensors")
+    for out in (copy / "model.safetensors", here / "link"):
+        assert isinstance(quantize(copy, "-o", out).exception, InputError)
+    assert (copy / "model.safetensors").read_bytes() == (bard / "model.safetensors").read_bytes()
+    assert names(here) == ["copy", "link"]
+
+
+def test_types_are_listed(here: Path) -> None:
+    lines = quantize("--types").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1 : len(TYPES) + 1]] == list(TYPES)
+    listed = json.loads(quantize("--types", "--json").stdout)
+    assert {kind["name"]: kind["needs_imatrix"] for kind in listed} == {
+        name: kind.needs_imatrix for name, kind in TYPES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "word"),
+    [
+        (["nothing.gguf", "-t", "Q9"], UnknownType, "Q9"),
+        (["nothing.gguf", "-t", "IQ1_S"], InputError, "importance matrix"),
+        (["org/name", "-t", "IQ1_S"], InputError, "importance matrix"),
+        (["nothing.gguf"], InputError, "nothing.gguf"),
+        (["no/such:Q4_0"], InputError, "no/such"),
+    ],
+)
+def test_refusals_come_before_any_work(arguments: list[str], kind: type[Exception], word: str, here: Path) -> None:
+    result = quantize(*arguments)
+    assert isinstance(result.exception, kind)
+    assert word in str(result.exception)
+    assert names(here) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["org/name", "--dry-run"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert quantize(*arguments).exit_code == 2
+
+
+def test_default_names() -> None:
+    assert default_out(Path("a/model-F16.gguf"), "Q4_0") == Path("a/model-Q4_0.gguf")
+    assert default_out(Path("my-model.gguf"), "Q4_0") == Path("my-model-Q4_0.gguf")
+    assert checkpoint_name("org/name@v1.0") == "name"
+    assert checkpoint_name(".") == Path.cwd().name

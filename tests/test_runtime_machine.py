@@ -1,0 +1,92 @@
+"""Threads and memory of machines that are only drawn: a folder with their /proc and /sys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ingle.runtime import machine
+
+
+def draw(
+    root: Path,
+    cpus: int,
+    *,
+    smt: bool = False,
+    performance: str = "",
+    allowed: str = "",
+    quota: str = "",
+    quota_v1: tuple[int, int] | None = None,
+) -> Path:
+    """A machine of ``cpus``; with SMT, CPU 2k and 2k+1 share a core (the E-cores of a hybrid machine do not)."""
+    system = root / "sys/devices/system/cpu"
+    fast = machine._parse_cpu_list(performance) if performance else set(range(cpus))
+    write(system / "online", f"0-{cpus - 1}")
+    for cpu in range(cpus):
+        pair = f"{cpu // 2 * 2}-{cpu // 2 * 2 + 1}" if smt and cpu in fast else str(cpu)
+        write(system / f"cpu{cpu}/topology/thread_siblings_list", pair)
+    if performance:
+        write(root / "sys/devices/cpu_core/cpus", performance)
+    write(root / "proc/self/status", f"Name:\tx\nCpus_allowed_list:\t{allowed or f'0-{cpus - 1}'}\n")
+    write(root / "proc/self/cgroup", "0::/box\n" if quota_v1 is None else "4:cpu:/box\n")
+    write(root / "proc/meminfo", "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
+    if quota:
+        write(root / "sys/fs/cgroup/box/cpu.max", quota)
+    if quota_v1:
+        write(root / "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", str(quota_v1[0]))
+        write(root / "sys/fs/cgroup/cpu/box/cpu.cfs_period_us", str(quota_v1[1]))
+    return root
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("drawing", "threads"),
+    [
+        ({"cpus": 2}, 2),
+        ({"cpus": 8, "smt": True}, 4),
+        ({"cpus": 32, "smt": True, "performance": "0-15"}, 8),
+        ({"cpus": 24, "performance": "0-7"}, 8),
+        ({"cpus": 48, "quota": "765000 100000"}, 7),
+        ({"cpus": 8, "quota": "50000 100000"}, 1),
+        ({"cpus": 8, "quota": "max 100000"}, 8),
+        ({"cpus": 8, "quota_v1": (300000, 100000)}, 3),
+        ({"cpus": 8, "quota_v1": (-1, 100000)}, 8),
+        ({"cpus": 64, "allowed": "0-3"}, 4),
+        ({"cpus": 16, "smt": True, "allowed": "0-3,8"}, 3),
+    ],
+)
+def test_threads(tmp_path: Path, drawing: dict[str, object], threads: int) -> None:
+    assert machine.thread_count(draw(tmp_path, **drawing)) == threads  # type: ignore[arg-type]
+
+
+def test_slow_arm_cores_do_not_count(tmp_path: Path) -> None:
+    draw(tmp_path, 8)
+    for cpu in range(8):
+        write(tmp_path / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity", "1024" if cpu < 4 else "400")
+    assert machine.thread_count(tmp_path) == 4
+
+
+def test_memory_is_what_the_system_has(tmp_path: Path) -> None:
+    assert machine.available_memory_bytes(draw(tmp_path, 2)) == 8_000_000 * 1024
+
+
+def test_memory_is_what_the_cgroup_leaves_and_file_pages_are_free(tmp_path: Path) -> None:
+    draw(tmp_path, 2)
+    box = tmp_path / "sys/fs/cgroup/box"
+    write(box / "memory.max", "1000000")
+    write(box / "memory.current", "700000")
+    write(box / "memory.stat", "anon 300000\nfile 400000")
+    assert machine.available_memory_bytes(tmp_path) == 700_000
+
+
+def test_a_machine_without_proc_or_sys_has_at_least_one_thread(tmp_path: Path) -> None:
+    assert machine.thread_count(tmp_path) >= 1
+
+
+def test_this_machine_has_threads_and_memory() -> None:
+    assert machine.thread_count() >= 1
+    assert machine.available_memory_bytes() > 1 << 20

@@ -1,0 +1,262 @@
+"""The scheduler and the prefix cache against a model of the KV cache that knows every cell."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from ingle.runtime.engine.prefix_cache import PrefixCache, common_length
+from ingle.runtime.engine.scheduler import Limits, Row, Scheduler, Sequence
+
+
+@dataclass
+class FakeMemory:
+    """A unified KV cache: cells with a position, a token and the slots that share them."""
+
+    capacity: int
+    cells: list[tuple[int, int, set[int]]] = field(default_factory=list)
+    most: int = 0
+
+    def write(self, slot: int, start: int, tokens: list[int]) -> None:
+        self.cells += [(start + offset, token, {slot}) for offset, token in enumerate(tokens)]
+        self.most = max(self.most, len(self.cells))
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        for position, _, slots in self.cells:
+            if source in slots and start <= position < end:
+                slots.add(target)
+
+    def remove(self, slot: int, start: int = 0, end: int = -1) -> None:
+        for position, _, slots in self.cells:
+            if position >= start and (end < 0 or position < end):
+                slots.discard(slot)
+        self.cells = [cell for cell in self.cells if cell[2]]
+
+    def holds(self, slot: int, length: int) -> bool:
+        return any(slot in slots for _, _, slots in self.cells)
+
+    def content(self, slot: int) -> list[int]:
+        held = sorted((position, token) for position, token, slots in self.cells if slot in slots)
+        assert [position for position, _ in held] == list(range(len(held))), "a hole or a double position"
+        return [token for _, token in held]
+
+
+def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
+    """What the engine does with a step, with tokens counted up instead of sampled."""
+    for row in rows:
+        sequence = row.sequence
+        memory.write(
+            sequence.slot, sequence.computed, sequence.tokens[sequence.computed : sequence.computed + row.count]
+        )
+    scheduler.advance(rows)
+    for row in rows:
+        if row.output:
+            row.sequence.tokens.append(1000 + len(row.sequence.tokens) % 3)
+
+
+def scheduler_of(
+    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16
+) -> tuple[Scheduler, FakeMemory]:
+    memory = FakeMemory(cells)
+    return Scheduler(Limits(cells, slots, parallel, rows, idle_cells=cells), memory), memory
+
+
+def sequence(tokens: list[int]) -> Sequence:
+    return Sequence(list(tokens), len(tokens))
+
+
+def run(scheduler: Scheduler, memory: FakeMemory, answer: int) -> int:
+    """Run until everybody has ``answer`` tokens; returns the rows computed."""
+    computed = 0
+    for _ in range(10_000):
+        rows = scheduler.schedule()
+        if not rows:
+            return computed
+        computed += sum(row.count for row in rows)
+        compute(scheduler, memory, rows)
+        for one in list(scheduler.running):
+            if len(one.tokens) - one.num_prompt >= answer:
+                scheduler.finish(one)
+        scheduler.check()
+    raise AssertionError("the scheduler never came to an end")
+
+
+def test_decoding_rows_come_first_and_prompts_share_what_is_left() -> None:
+    scheduler, memory = scheduler_of()
+    talker = sequence([1, 2, 3])
+    scheduler.add(talker)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(sequence(list(range(100, 150))))
+    rows = scheduler.schedule()
+    assert [(row.sequence is talker, row.count, row.output) for row in rows] == [(True, 1, True), (False, 15, False)]
+
+
+def test_a_short_prompt_overtakes_a_long_one_but_cannot_starve_it() -> None:
+    scheduler, memory = scheduler_of(4000, slots=40, parallel=20)
+    long = sequence(list(range(300)))
+    scheduler.add(long)
+    for step in range(400):
+        scheduler.add(sequence([10_000 + step * 20 + k for k in range(16)]))
+        rows = scheduler.schedule()
+        compute(scheduler, memory, rows)
+        for one in list(scheduler.running):
+            if len(one.tokens) > one.num_prompt:
+                scheduler.finish(one)
+        if long.computed >= 300:
+            break
+    assert long.computed >= 300
+
+
+def test_sixteen_requests_compute_a_shared_prefix_once() -> None:
+    scheduler, memory = scheduler_of(4000, slots=32, parallel=16, rows=64)
+    prefix = list(range(1000))
+    for number in range(16):
+        scheduler.add(sequence([*prefix, *range(2000 + number * 10, 2000 + number * 10 + 8)]))
+    assert run(scheduler, memory, answer=1) == 1000 + 16 * 8
+
+
+def test_a_conversation_comes_back_to_its_cells() -> None:
+    scheduler, memory = scheduler_of(1000)
+    first, other = list(range(100)), list(range(500, 600))
+    for prompt in (first, other, first):
+        scheduler.add(sequence(prompt))
+        again = scheduler.waiting[0]
+        run(scheduler, memory, answer=5)
+    assert again.cached == 99
+
+
+def test_the_next_turn_reuses_prompt_and_answer() -> None:
+    scheduler, memory = scheduler_of(1000)
+    turn = sequence(list(range(50)))
+    scheduler.add(turn)
+    run(scheduler, memory, answer=7)
+    following = sequence([*turn.tokens, 7, 8, 9])
+    scheduler.add(following)
+    run(scheduler, memory, answer=1)
+    assert following.cached == len(turn.tokens) - 1  # the last token of the answer was never computed
+
+
+def test_cells_run_out_and_nobody_fails() -> None:
+    scheduler, memory = scheduler_of(80, slots=6, parallel=4, rows=16)
+    for number in range(8):
+        scheduler.add(sequence([number * 100 + k for k in range(10)]))
+    run(scheduler, memory, answer=40)
+    assert scheduler.preempted > 0
+    assert memory.most <= 80
+    assert not scheduler.waiting
+    assert not scheduler.running
+
+
+def test_a_cancelled_prompt_leaves_its_chunk_for_the_next() -> None:
+    scheduler, memory = scheduler_of(1000)
+    prompt = list(range(100))
+    leaver = sequence(prompt)
+    scheduler.add(leaver)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.finish(leaver)
+    follower = sequence(prompt)
+    scheduler.add(follower)
+    scheduler.schedule()
+    assert follower.cached == 16
+
+
+def test_idle_conversations_keep_to_their_budget_but_for_the_last_two() -> None:
+    memory = FakeMemory(2000)
+    scheduler = Scheduler(Limits(2000, 8, 4, 64, idle_cells=250), memory)
+    for number in range(5):
+        scheduler.add(sequence([number * 1000 + k for k in range(100)]))
+        run(scheduler, memory, answer=1)
+    assert [len(scheduler.cache.idle_slots), scheduler.cells_used] == [2, 200]
+    for number in range(2):
+        scheduler.add(sequence([9000 + number * 1000 + k for k in range(400)]))
+        run(scheduler, memory, answer=1)
+    assert [len(scheduler.cache.idle_slots), scheduler.cells_used] == [2, 800]
+
+
+def test_a_shared_template_head_does_not_make_a_conversation_recent() -> None:
+    memory = FakeMemory(2000)
+    scheduler = Scheduler(Limits(2000, 12, 4, 64, idle_cells=250), memory)
+    head = [1, 2, 3, 4]
+    prompts = [[*head, *range(number * 1000, number * 1000 + 100)] for number in range(1, 9)]
+    for prompt in prompts:
+        scheduler.add(sequence(prompt))
+        run(scheduler, memory, answer=1)
+    for prompt in prompts[-2:]:
+        assert scheduler.cache.match(prompt).length >= 100
+
+
+def test_without_sharing_every_prompt_is_computed() -> None:
+    memory = FakeMemory(1000)
+    scheduler = Scheduler(Limits(1000, 4, 4, 64), memory, share=False)
+    for _ in range(2):
+        scheduler.add(sequence(list(range(100))))
+    assert run(scheduler, memory, answer=1) == 200
+    assert memory.cells == []
+
+
+def test_an_integrity_fault_is_noticed() -> None:
+    cache = PrefixCache(FakeMemory(10), max_idle_slots=1, max_idle_cells=10)
+    cache.adopt(0, [], cache.match([]))
+    cache.extend(0, 0, [1, 2, 3])
+    cache.check()
+    cache.cells += 1
+    with pytest.raises(RuntimeError, match="3 tokens, but counts 4"):
+        cache.check()
+
+
+def test_common_length() -> None:
+    for first, second in itertools.product(itertools.product([0, 1], repeat=4), repeat=2):
+        expected = next((k for k in range(4) if first[k] != second[k]), 4)
+        assert common_length(first, second) == expected
+
+
+class Traffic(RuleBasedStateMachine):
+    """Any order of arrivals, steps, ends and cancellations keeps every slot's content right and every cell counted."""
+
+    @initialize(cells=st.integers(40, 120), slots=st.integers(3, 6), rows=st.integers(3, 20))
+    def start(self, cells: int, slots: int, rows: int) -> None:
+        self.scheduler, self.memory = scheduler_of(cells, slots=slots, parallel=slots - 1, rows=rows)
+        self.cells = cells
+
+    @rule(stem=st.integers(0, 2), length=st.integers(1, 30), tail=st.lists(st.integers(0, 2), max_size=6))
+    def arrive(self, stem: int, length: int, tail: list[int]) -> None:
+        prompt = [stem * 50 + k for k in range(length)] + tail
+        if len(prompt) < self.cells:
+            self.scheduler.add(sequence(prompt))
+
+    @rule(times=st.integers(1, 8))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            rows = self.scheduler.schedule()
+            assert rows or not self.scheduler.waiting, "requests wait, and nothing is computed"
+            compute(self.scheduler, self.memory, rows)
+            for one in list(self.scheduler.running):
+                if len(one.tokens) >= self.cells:
+                    self.scheduler.finish(one)
+
+    @precondition(lambda self: self.scheduler.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        self.scheduler.finish(data.draw(st.sampled_from(self.scheduler.running)))
+
+    @precondition(lambda self: self.scheduler.waiting)
+    @rule(data=st.data())
+    def cancel_waiting(self, data: st.DataObject) -> None:
+        self.scheduler.finish(data.draw(st.sampled_from(list(self.scheduler.waiting))))
+
+    @invariant()
+    def everything_adds_up(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.check()
+        assert len(self.memory.cells) == self.scheduler.cells_used
+        for one in self.scheduler.running:
+            assert self.memory.content(one.slot) == one.tokens[: one.computed]
+
+
+Traffic.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTraffic = Traffic.TestCase

@@ -1,0 +1,54 @@
+"""The size of the KV cache when nobody says, and when somebody says something impossible."""
+
+from __future__ import annotations
+
+import pytest
+from ingle.convert.errors import InputError
+from ingle.runtime.engine.sizing import choose
+from ingle.runtime.options import LoadOptions
+
+GIB = 1 << 30
+
+
+def test_a_small_model_gets_its_whole_window_and_room_for_several_requests() -> None:
+    sizes = choose(LoadOptions(), 1024, 5_000, 16 * GIB)
+    assert (sizes.window, sizes.cells) == (1024, 16_384)
+    assert "trained" in sizes.reason
+
+
+def test_a_large_window_is_cut_to_the_memory_and_says_so() -> None:
+    sizes = choose(LoadOptions(), 131_072, 131_072, 16 * GIB)
+    assert sizes.window == sizes.cells == 16_384
+    assert "131072" in sizes.reason
+    assert "16384" in sizes.reason
+
+
+def test_what_is_asked_for_is_given() -> None:
+    sizes = choose(LoadOptions(context_length=5000, parallel=2), 131_072, 10, GIB)
+    assert (sizes.window, sizes.cells, sizes.reason) == (5000, 10_240, "asked for")
+
+
+def test_little_memory_still_gives_a_usable_window() -> None:
+    assert choose(LoadOptions(), 131_072, 1 << 20, 1 << 20).window == 2048
+
+
+def test_a_window_below_the_long_rope_stays_out_of_a_cache_above_it() -> None:
+    assert choose(LoadOptions(context_length=4096), 131_072, 10, GIB, long_rope_after=4096).cells == 4096
+    assert choose(LoadOptions(context_length=8192), 131_072, 10, GIB, long_rope_after=4096).cells == 16_384
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        LoadOptions(context_length=1),
+        LoadOptions(context_length=4096, kv_cells=1000),
+        LoadOptions(parallel=0),
+        LoadOptions(parallel=1000),
+        LoadOptions(threads=100_000),
+        LoadOptions(prefill_chunk=0),
+        LoadOptions(max_queue=-1),
+    ],
+)
+def test_contradictions_are_refused(options: LoadOptions) -> None:
+    with pytest.raises(InputError):
+        choose(options, 8192, 100, GIB)
