@@ -65,8 +65,9 @@ $(RUNTIME): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ingle needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e .
-	$(BIN)/python -c '$(PROVE_AMX)' || \
-	  $(BIN)/python -m pip install --force-reinstall --no-deps --no-cache-dir 'llama-cpp-python>=0.3.36'
+	$(BIN)/python -c '$(PROVE_AMX)' || { \
+	  $(BIN)/python -m pip cache remove llama_cpp_python; \
+	  $(BIN)/python -m pip install --force-reinstall --no-deps 'llama-cpp-python>=0.3.36'; }
 	@touch $@
 
 $(DEV): $(RUNTIME)

@@ -30,8 +30,8 @@ class Contender(Protocol):
 
     name: str
 
-    def decode(self, tokens: int) -> float:
-        """Tokens per second of one stream that writes ``tokens`` tokens."""
+    def decode(self, tokens: int, depth: int) -> float:
+        """Tokens per second of one stream that writes ``tokens`` tokens after a prompt of ``depth``."""
 
     def prefill(self, tokens: int) -> float:
         """Tokens per second of reading a prompt of ``tokens`` tokens that nobody saw before."""
@@ -71,8 +71,8 @@ class Server:
             raise RuntimeError(f"{self.name} wrote {answer.usage} tokens instead of {tokens}")
         return answer
 
-    def decode(self, tokens: int) -> float:
-        return self.complete(self.fresh_tokens(SHORT_PROMPT_TOKENS), tokens).decode_tokens_per_s
+    def decode(self, tokens: int, depth: int) -> float:
+        return self.complete(self.fresh_tokens(max(depth, SHORT_PROMPT_TOKENS)), tokens).decode_tokens_per_s
 
     def prefill(self, tokens: int) -> float:
         return self.complete(self.fresh_tokens(tokens), 1).prefill_tokens_per_s
@@ -87,8 +87,8 @@ class LlamaBench:
     threads: int
     name: str = "llama-bench"
 
-    def decode(self, tokens: int) -> float:
-        return self._run("-p", "0", "-n", str(tokens))
+    def decode(self, tokens: int, depth: int) -> float:
+        return self._run("-p", "0", "-n", str(tokens), "-d", str(depth))
 
     def prefill(self, tokens: int) -> float:
         return self._run("-p", str(tokens), "-n", "0")

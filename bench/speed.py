@@ -28,7 +28,14 @@ from .report import Row, replace_table, table
 
 PREFILL_TOKENS = 512
 DECODE_TOKENS = 128
+DEEP = 1024
 CONTEXT = "4096"
+
+TESTS: Mapping[str, Callable[[Contender], float]] = {
+    f"decode {DECODE_TOKENS}": lambda side: side.decode(DECODE_TOKENS, 0),
+    f"decode {DECODE_TOKENS} after {DEEP}": lambda side: side.decode(DECODE_TOKENS, DEEP),
+    f"prefill {PREFILL_TOKENS}": lambda side: side.prefill(PREFILL_TOKENS),
+}
 
 
 @dataclass(frozen=True)
@@ -60,28 +67,22 @@ def foreign_during(servers: Sequence[psutil.Process], work: Callable[[], None]) 
     return machine.foreign_share(before, machine.read(servers))
 
 
-def measure(sides: Sequence[Contender], plan: Plan, tests: Mapping[str, str]) -> Iterator[tuple[str, Block]]:
-    """Blocks of each test, in turn: one block of decode, one of prefill, and again."""
+def measure(sides: Sequence[Contender], plan: Plan) -> Iterator[tuple[str, Block]]:
+    """Blocks of each test, in turn: one of each, and again."""
     servers = [side.process for side in sides if isinstance(side, Server)]
     for _ in range(plan.blocks):
-        for test, method in tests.items():
+        for test, work in TESTS.items():
             machine.wait_until_quiet()
-            runs = {side.name: measure_of(side, method) for side in sides}
+            runs = {side.name: functools.partial(work, side) for side in sides}
             yield test, run_block(runs, functools.partial(foreign_during, servers))
 
 
-def measure_of(side: Contender, method: str) -> Callable[[], float]:
-    tokens = DECODE_TOKENS if method == "decode" else PREFILL_TOKENS
-    return functools.partial(getattr(side, method), tokens)
-
-
 def rows_of(model: Path, plan: Plan) -> Iterator[Row]:
-    tests = {f"decode {DECODE_TOKENS}": "decode", f"prefill {PREFILL_TOKENS}": "prefill"}
-    blocks: dict[str, list[Block]] = {test: [] for test in tests}
+    blocks: dict[str, list[Block]] = {test: [] for test in TESTS}
     with contenders(model, plan) as sides:
         for side in sides:
-            side.decode(8)
-        for test, block in measure(sides, plan, tests):
+            side.decode(8, 0)
+        for test, block in measure(sides, plan):
             blocks[test].append(block)
             print(f"{model.stem}  {test}  {note(block, plan)}", flush=True)
     for test, found in blocks.items():

@@ -5,6 +5,7 @@ Every function takes the root of the file system, so that a test can show it any
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def thread_count(root: Path = _ROOT) -> int:
     """
     cores = len(_physical_cores(_performance_cpus(_allowed_cpus(root), root), root))
     return max(1, int(min(cores, _cpu_quota(root))))
+
+
+def core_groups(threads: int, root: Path = _ROOT) -> list[set[int]]:
+    """The CPUs of :func:`thread_count`'s cores in ``threads`` disjoint groups of whole cores, as equal as they can be.
+
+    Empty when there are fewer cores than threads.
+    """
+    allowed = _allowed_cpus(root)
+    names = _physical_cores(_performance_cpus(allowed, root), root)
+    cores = sorted((_parse_cpu_list(name) & allowed for name in names), key=min)
+    if threads > len(cores):
+        return []
+    bounds = [len(cores) * thread // threads for thread in range(threads + 1)]
+    return [set().union(*cores[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
 def available_memory_bytes(root: Path = _ROOT) -> int:

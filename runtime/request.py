@@ -104,6 +104,7 @@ class ModelInfo:
 
     context_trained, context_length: the window it was trained with, and the one it is loaded with.
     context_reason: why ``context_length`` is what it is.
+    flash_attention: "auto" where llama.cpp decides.
     chat_templates: by name; the one of ordinary chats is ``default``. Empty for a base model.
     special_tokens: ``bos_token``, ``eos_token``, ... as text, as a chat template expects them.
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
@@ -121,6 +122,7 @@ class ModelInfo:
     context_reason: str
     kv_cells: int
     kv_bytes: int
+    flash_attention: Literal["auto", "on", "off"]
     parallel: int
     threads: int
     threads_prefill: int
@@ -150,4 +152,5 @@ class EngineStats:
     waiting: int = 0
     kv_used: int = 0
     kv_cells: int = 0
+    parked_bytes: int = 0
     busy_s: float = 0.0

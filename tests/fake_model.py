@@ -32,6 +32,7 @@ INFO = ModelInfo(
     context_reason="memory",
     kv_cells=1024,
     kv_bytes=1_000_000,
+    flash_attention="off",
     parallel=4,
     threads=2,
     threads_prefill=2,

@@ -24,6 +24,7 @@ from ingle.convert.errors import (
     InputError,
     QueueFull,
 )
+from ingle.runtime import machine
 from ingle.runtime.engine.engine import Engine
 from ingle.runtime.engine.process import EngineProcess
 from ingle.runtime.options import LoadOptions
@@ -182,4 +183,30 @@ def test_a_cache_that_brings_the_long_rope_is_told(tmp_path: Path, context: int 
     convert(Path(__file__).parent / "checkpoints" / "phi3", path, "f32")
     engine = Engine(path, LoadOptions(context_length=context))
     assert any("rope factors" in warning for warning in engine.info.warnings) == warned
+    engine.close()
+
+
+def test_threads_of_the_kernels_never_share_a_core(bard_gguf: Mapping[str, Path]) -> None:
+    tasks = Path("/proc/self/task")
+    cores, others = machine.core_groups(2), set(tasks.iterdir())
+    engine = Engine(bard_gguf["f16"], LoadOptions(threads=2, threads_prefill=2))
+    before = os.sched_getaffinity(0)
+    ids(engine.submit(Request(PROMPT, GREEDY, max_tokens=2)))
+    kernels = [task for task in set(tasks.iterdir()) - others if (task / "comm").read_text().startswith("ingle-")]
+    found = sorted(sorted(os.sched_getaffinity(int(task.name))) for task in kernels)
+    engine.close()
+    assert found == sorted(sorted(group) for group in cores) or not cores
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_conversation_returns_from_ordinary_memory(bard_gguf: Mapping[str, Path], home: Home) -> None:
+    engine = home(bard_gguf["f32"], LoadOptions(kv_type="f32"))
+    prompts = [tuple(range(start, start + 100)) for start in (300, 1000)]
+    first = [ids(engine.submit(Request(prompt, GREEDY, max_tokens=20, ignore_eos=True))) for prompt in prompts]
+    assert engine.stats().kv_used < 130
+    assert engine.stats().parked_bytes > 0
+    for prompt, answer in zip(prompts, first, strict=True):
+        again = engine.submit(Request(prompt, GREEDY, max_tokens=20, ignore_eos=True))
+        assert ids(again) == answer
+        assert again.usage.cached_tokens == 99
     engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ingle.runtime import machine
@@ -90,3 +91,20 @@ def test_a_machine_without_proc_or_sys_has_at_least_one_thread(tmp_path: Path) -
 def test_this_machine_has_threads_and_memory() -> None:
     assert machine.thread_count() >= 1
     assert machine.available_memory_bytes() > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("drawing", "threads", "groups"),
+    [
+        ({"cpus": 2}, 2, [{0}, {1}]),
+        ({"cpus": 8}, 3, [{0, 1}, {2, 3, 4}, {5, 6, 7}]),
+        ({"cpus": 8, "smt": True}, 4, [{0, 1}, {2, 3}, {4, 5}, {6, 7}]),
+        ({"cpus": 8, "smt": True}, 5, []),
+        ({"cpus": 16, "smt": True, "performance": "0-7"}, 2, [{0, 1, 2, 3}, {4, 5, 6, 7}]),
+        ({"cpus": 16, "smt": True, "allowed": "0-3,8"}, 3, [{0, 1}, {2, 3}, {8}]),
+    ],
+)
+def test_threads_get_whole_cores_of_their_own(
+    tmp_path: Path, drawing: dict[str, Any], threads: int, groups: list[set[int]]
+) -> None:
+    assert machine.core_groups(threads, draw(tmp_path, **drawing)) == groups

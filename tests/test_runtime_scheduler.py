@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ingle.runtime.engine.prefix_cache import PrefixCache, common_length
+from ingle.runtime.engine.parked import Parked, common_length
+from ingle.runtime.engine.prefix_cache import PrefixCache
 from ingle.runtime.engine.scheduler import Limits, Row, Scheduler, Sequence
 
 
@@ -39,6 +41,15 @@ class FakeMemory:
     def holds(self, slot: int, length: int) -> bool:
         return any(slot in slots for _, _, slots in self.cells)
 
+    def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
+        state = np.array(self.content(slot), np.int32).view(np.uint8)
+        return state if state.nbytes <= max_bytes else None
+
+    def restore(self, slot: int, state: np.ndarray) -> bool:
+        assert not any(slot in slots for _, _, slots in self.cells), "the slot is not empty"
+        self.write(slot, 0, state.view(np.int32).tolist())
+        return True
+
     def content(self, slot: int) -> list[int]:
         held = sorted((position, token) for position, token, slots in self.cells if slot in slots)
         assert [position for position, _ in held] == list(range(len(held))), "a hole or a double position"
@@ -59,10 +70,10 @@ def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
 
 
 def scheduler_of(
-    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16
+    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16, parked_bytes: int = 0
 ) -> tuple[Scheduler, FakeMemory]:
     memory = FakeMemory(cells)
-    return Scheduler(Limits(cells, slots, parallel, rows, idle_cells=cells), memory), memory
+    return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory), memory
 
 
 def sequence(tokens: list[int]) -> Sequence:
@@ -164,29 +175,66 @@ def test_a_cancelled_prompt_leaves_its_chunk_for_the_next() -> None:
     assert follower.cached == 16
 
 
-def test_idle_conversations_keep_to_their_budget_but_for_the_last_two() -> None:
-    memory = FakeMemory(2000)
-    scheduler = Scheduler(Limits(2000, 8, 4, 64, idle_cells=250), memory)
-    for number in range(5):
-        scheduler.add(sequence([number * 1000 + k for k in range(100)]))
-        run(scheduler, memory, answer=1)
-    assert [len(scheduler.cache.idle_slots), scheduler.cells_used] == [2, 200]
-    for number in range(2):
-        scheduler.add(sequence([9000 + number * 1000 + k for k in range(400)]))
-        run(scheduler, memory, answer=1)
-    assert [len(scheduler.cache.idle_slots), scheduler.cells_used] == [2, 800]
+def conversation(scheduler: Scheduler, memory: FakeMemory, tokens: list[int]) -> Sequence:
+    one = sequence(tokens)
+    scheduler.add(one)
+    run(scheduler, memory, answer=1)
+    return one
 
 
-def test_a_shared_template_head_does_not_make_a_conversation_recent() -> None:
-    memory = FakeMemory(2000)
-    scheduler = Scheduler(Limits(2000, 12, 4, 64, idle_cells=250), memory)
-    head = [1, 2, 3, 4]
-    prompts = [[*head, *range(number * 1000, number * 1000 + 100)] for number in range(1, 9)]
+def test_conversations_leave_the_kv_cache_for_ordinary_memory_and_come_back() -> None:
+    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=1 << 20)
+    prompts = [list(range(number * 1000, number * 1000 + 100)) for number in range(1, 6)]
     for prompt in prompts:
-        scheduler.add(sequence(prompt))
-        run(scheduler, memory, answer=1)
-    for prompt in prompts[-2:]:
-        assert scheduler.cache.match(prompt).length >= 100
+        conversation(scheduler, memory, prompt)
+        assert len(memory.cells) == scheduler.cells_used == 100, "idle cells cost time in every step"
+    for prompt in prompts:
+        assert conversation(scheduler, memory, prompt).cached == 99
+    assert len(scheduler.cache.parked) == 4
+
+
+def test_half_a_parked_conversation_is_used_and_the_whole_stays() -> None:
+    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=1 << 20)
+    first = list(range(100))
+    conversation(scheduler, memory, first)
+    conversation(scheduler, memory, list(range(500, 600)))
+    branch = conversation(scheduler, memory, [*first[:40], *range(700, 760)])
+    assert branch.cached == 40
+    assert conversation(scheduler, memory, first).cached == 99
+
+
+def test_what_a_running_request_shares_is_not_parked() -> None:
+    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=1 << 20)
+    head = list(range(100))
+    conversation(scheduler, memory, head)
+    again = conversation(scheduler, memory, [*head, 7, 8, 9])
+    assert (again.cached, len(scheduler.cache.parked), scheduler.cells_used) == (100, 0, 103)
+
+
+def test_parked_conversations_keep_to_their_bytes() -> None:
+    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=1000)
+    for number in range(5):
+        conversation(scheduler, memory, list(range(number * 1000, number * 1000 + 100)))
+    assert (len(scheduler.cache.parked), scheduler.cache.parked.bytes) == (2, 800)
+    conversation(scheduler, memory, list(range(9000, 9300)))
+    conversation(scheduler, memory, list(range(8000, 8100)))
+    assert scheduler.cache.parked.bytes <= 1000
+
+
+def test_a_longer_copy_replaces_the_one_it_continues() -> None:
+    parked = Parked(1000)
+    parked.put([1, 2, 3], np.zeros(12, np.uint8))
+    parked.put([1, 2, 3, 4], np.zeros(16, np.uint8))
+    assert (len(parked), parked.bytes) == (1, 16)
+    assert parked.longest([1, 2, 9])[0] == 2
+    assert parked.longest([5]) == (0, None)
+
+
+def test_without_memory_for_copies_conversations_stay_in_the_kv_cache() -> None:
+    scheduler, memory = scheduler_of(2000, rows=64)
+    for number in range(2):
+        conversation(scheduler, memory, list(range(number * 1000, number * 1000 + 100)))
+    assert (len(scheduler.cache.idle_slots), scheduler.cells_used) == (2, 200)
 
 
 def test_without_sharing_every_prompt_is_computed() -> None:
@@ -199,7 +247,7 @@ def test_without_sharing_every_prompt_is_computed() -> None:
 
 
 def test_an_integrity_fault_is_noticed() -> None:
-    cache = PrefixCache(FakeMemory(10), max_idle_slots=1, max_idle_cells=10)
+    cache = PrefixCache(FakeMemory(10), max_idle_slots=1)
     cache.adopt(0, [], cache.match([]))
     cache.extend(0, 0, [1, 2, 3])
     cache.check()
@@ -217,16 +265,30 @@ def test_common_length() -> None:
 class Traffic(RuleBasedStateMachine):
     """Any order of arrivals, steps, ends and cancellations keeps every slot's content right and every cell counted."""
 
-    @initialize(cells=st.integers(40, 120), slots=st.integers(3, 6), rows=st.integers(3, 20))
-    def start(self, cells: int, slots: int, rows: int) -> None:
-        self.scheduler, self.memory = scheduler_of(cells, slots=slots, parallel=slots - 1, rows=rows)
+    @initialize(
+        cells=st.integers(40, 150),
+        slots=st.integers(3, 6),
+        rows=st.integers(3, 20),
+        parked_bytes=st.sampled_from([0, 200, 10_000]),
+    )
+    def start(self, cells: int, slots: int, rows: int, parked_bytes: int) -> None:
+        self.scheduler, self.memory = scheduler_of(
+            cells, slots=slots, parallel=slots - 1, rows=rows, parked_bytes=parked_bytes
+        )
         self.cells = cells
+        self.prompts: list[list[int]] = []
 
-    @rule(stem=st.integers(0, 2), length=st.integers(1, 30), tail=st.lists(st.integers(0, 2), max_size=6))
+    @rule(stem=st.integers(0, 2), length=st.integers(1, 60), tail=st.lists(st.integers(0, 2), max_size=6))
     def arrive(self, stem: int, length: int, tail: list[int]) -> None:
-        prompt = [stem * 50 + k for k in range(length)] + tail
+        prompt = [stem * 100 + k for k in range(length)] + tail
         if len(prompt) < self.cells:
+            self.prompts.append(prompt)
             self.scheduler.add(sequence(prompt))
+
+    @precondition(lambda self: self.prompts)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        self.scheduler.add(sequence(data.draw(st.sampled_from(self.prompts))))
 
     @rule(times=st.integers(1, 8))
     def step(self, times: int) -> None:
@@ -254,6 +316,7 @@ class Traffic(RuleBasedStateMachine):
             return
         self.scheduler.check()
         assert len(self.memory.cells) == self.scheduler.cells_used
+        assert self.scheduler.cache.parked.bytes <= 10_000
         for one in self.scheduler.running:
             assert self.memory.content(one.slot) == one.tokens[: one.computed]
 

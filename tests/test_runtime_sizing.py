@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ingle.convert.errors import InputError
-from ingle.runtime.engine.sizing import choose
+from ingle.runtime.engine.sizing import choose, flash_attention, parked_bytes
 from ingle.runtime.options import LoadOptions
 
 GIB = 1 << 30
@@ -52,3 +52,27 @@ def test_a_window_below_the_long_rope_stays_out_of_a_cache_above_it() -> None:
 def test_contradictions_are_refused(options: LoadOptions) -> None:
     with pytest.raises(InputError):
         choose(options, 8192, 100, GIB)
+
+
+@pytest.mark.parametrize(
+    ("options", "cells", "gpu_layers", "chosen"),
+    [
+        (LoadOptions(), 4096, 0, "off"),
+        (LoadOptions(), 1 << 20, 0, "on"),  # scores of 32 heads, 256 rows, a million cells: 32 GiB
+        (LoadOptions(kv_type="q8_0"), 4096, 0, "on"),
+        (LoadOptions(kv_type="f32"), 1 << 20, 0, "off"),
+        (LoadOptions(), 4096, 99, "auto"),
+        (LoadOptions(flash_attention="on"), 4096, 0, "on"),
+        (LoadOptions(flash_attention="off"), 1 << 20, 99, "off"),
+    ],
+)
+def test_flash_attention_is_used_where_it_is_needed(
+    options: LoadOptions, cells: int, gpu_layers: int, chosen: str
+) -> None:
+    found = flash_attention(options, gpu_layers=gpu_layers, cells=cells, heads=32, available_bytes=16 * GIB)
+    assert found == chosen
+
+
+def test_parked_conversations_take_an_eighth_of_the_memory_at_most() -> None:
+    assert parked_bytes(8 * GIB) == GIB
+    assert parked_bytes(1 << 40) == 2 * GIB

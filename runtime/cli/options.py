@@ -75,7 +75,7 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option("threads_prefill", THREADS, "CPU threads while a prompt is read. [default: physical cores]"),
     _load("gpu_layers", click.IntRange(min=-1), "Layers to offload to a GPU; -1 is all."),
     _load("kv_type", click.Choice(KV_TYPES), "Element type of the KV cache."),
-    _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention."),
+    _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams."),
     click.option(
         "--mmap/--no-mmap", default=_LOAD["mmap"], show_default=True, help="Map the file, or read it into memory."
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,21 +37,23 @@ class EngineLike(Protocol):
 
 
 class Engine:
-    """A model that a thread of this process runs.
+    """A model that a thread of this process runs. ``after_round`` is called by that thread after each of its steps.
 
     Raises:
         InputError: options that contradict each other. BadGGUF, LoadFailed: a file that cannot be loaded.
         UnsupportedModel: a model that does not generate text.
     """
 
-    def __init__(self, path: Path, options: LoadOptions | None = None) -> None:
+    def __init__(
+        self, path: Path, options: LoadOptions | None = None, *, after_round: Callable[[], None] = lambda: None
+    ) -> None:
         options = options or LoadOptions()
         self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap)
         try:
             if not self._model.generates:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
             self._info = model_info(self._model, options)
-            self._loop = Loop(self._model, self._info, options)
+            self._loop = Loop(self._model, self._info, options, after_round)
         except BaseException:
             self._model.close()
             raise

@@ -10,7 +10,7 @@ from ..chat.conversation import special_tokens
 from ..llama.context import ContextOptions
 from ..llama.kernels import extra_buffers_work
 from ..llama.library import supports_gpu_offload
-from ..llama.metadata import kv_bytes_per_cell
+from ..llama.metadata import attention_heads, kv_bytes_per_cell
 from ..llama.model import NativeModel
 from ..options import LoadOptions
 from ..request import ModelInfo
@@ -18,8 +18,7 @@ from . import sampling, sizing
 from .scheduler import Limits
 
 IDLE_SLOTS = 16
-IDLE_CELLS = 1024
-"""Finished conversations that the prefix cache keeps at most, and their tokens (see ``PrefixCache``)."""
+"""Finished conversations that stay in the KV cache at most (see ``PrefixCache``)."""
 
 
 def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
@@ -27,6 +26,13 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
     bytes_per_cell = kv_bytes_per_cell(model.metadata, options.kv_type)
     available_bytes = machine.available_memory_bytes()
     sizes = sizing.choose(options, model.context_trained, bytes_per_cell, available_bytes, model.long_rope_after)
+    flash_attention = sizing.flash_attention(
+        options,
+        gpu_layers=model.gpu_layers,
+        cells=sizes.cells,
+        heads=attention_heads(model.metadata),
+        available_bytes=available_bytes,
+    )
     threads = options.threads or machine.thread_count()
     end_tokens = model.vocab.end_tokens()
     return ModelInfo(
@@ -41,6 +47,7 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
         context_reason=sizes.reason,
         kv_cells=sizes.cells,
         kv_bytes=sizes.cells * bytes_per_cell,
+        flash_attention=flash_attention,
         parallel=options.parallel,
         threads=threads,
         threads_prefill=options.threads_prefill or threads,
@@ -60,7 +67,7 @@ def limits(info: ModelInfo, options: LoadOptions) -> Limits:
         slots=info.parallel + IDLE_SLOTS,
         parallel=info.parallel,
         rows=max(options.prefill_chunk, info.parallel),
-        idle_cells=IDLE_CELLS,
+        parked_bytes=sizing.parked_bytes(machine.available_memory_bytes()),
     )
 
 
@@ -74,8 +81,13 @@ def context_options(info: ModelInfo, options: LoadOptions) -> ContextOptions:
         threads=info.threads,
         threads_prefill=info.threads_prefill,
         kv_type=options.kv_type,
-        flash_attention=options.flash_attention,
+        flash_attention=info.flash_attention,
     )
+
+
+def core_groups(info: ModelInfo) -> list[set[int]]:
+    """Cores for each thread of the kernels; none where they would not be the same threads in every step."""
+    return machine.core_groups(info.threads) if info.threads == info.threads_prefill and info.threads > 1 else []
 
 
 def _warnings(

@@ -14,12 +14,13 @@ import numpy as np
 from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, QueueFull
 from ..llama.context import Aborted, Context, Rows
 from ..llama.model import NativeModel
+from ..llama.threads import KernelThreads
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, StopDetail
 from . import sampling
 from .choice import Choice, Flight
 from .detokenizer import Detokenizer
-from .info import context_options, limits
+from .info import context_options, core_groups, limits
 from .scheduler import Row, Scheduler, Sequence
 from .stream import Accepted, Finished
 
@@ -27,9 +28,12 @@ from .stream import Accepted, Finished
 class Loop:
     """Requests in flight over one context. :meth:`run` is the thread; others ``enter``, ``cancel`` and ``stop``."""
 
-    def __init__(self, model: NativeModel, info: ModelInfo, options: LoadOptions) -> None:
+    def __init__(
+        self, model: NativeModel, info: ModelInfo, options: LoadOptions, after_round: Callable[[], None]
+    ) -> None:
         self._model = model
         self._info = info
+        self._after_round = after_round
         self._capacity = options.parallel + options.max_queue
         self._context = Context(model, context_options(info, options))
         shares = options.prefix_cache and model.can_share_prefix
@@ -85,19 +89,23 @@ class Loop:
             preempted=self._scheduler.preempted,
             kv_used=self._scheduler.cells_used,
             kv_cells=self._info.kv_cells,
+            parked_bytes=self._scheduler.cache.parked.bytes,
         )
 
     # ---- the thread -------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Work until stopped, then free the context and the model."""
+        self._threads = KernelThreads(core_groups(self._info))
         try:
             while not self.stopped:
                 self._take_inbox()
                 self._land_cancelled()
                 self._step()
+                self._after_round()
         finally:
             self._shut_down()
+            self._after_round()
 
     def _step(self) -> None:
         rows = self._scheduler.schedule()
@@ -151,6 +159,7 @@ class Loop:
                 generated_tokens=len(outputs),
                 busy_s=time.monotonic() - began,
             )
+            self._threads.settle()
             return outputs
         finally:
             self._close_step()

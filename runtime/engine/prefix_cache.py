@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-ALWAYS_KEPT = 2
+from .parked import Conversation, Parked, State, common_length
 
 
 class Memory(Protocol):
@@ -27,6 +27,8 @@ class Memory(Protocol):
     def copy(self, source: int, target: int, start: int, end: int) -> None: ...
     def remove(self, slot: int, start: int = 0, end: int = -1) -> None: ...
     def holds(self, slot: int, length: int) -> bool: ...
+    def save(self, slot: int, max_bytes: int) -> State | None: ...
+    def restore(self, slot: int, state: State) -> bool: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -57,17 +59,17 @@ class Match:
 class PrefixCache:
     """The tree, the slots in it, and which of them are idle (their request is finished).
 
-    max_idle_slots, max_idle_cells: idle conversations kept; the least recently used go first. The two used last stay
-    whatever they hold: cells that nobody needs cost a little time in every step, computing them again costs far more.
+    max_idle_slots: idle conversations in the KV cache; max_parked_bytes: of copies of others in ordinary memory.
     """
 
-    def __init__(self, memory: Memory, *, max_idle_slots: int, max_idle_cells: int) -> None:
+    def __init__(self, memory: Memory, *, max_idle_slots: int, max_parked_bytes: int = 0) -> None:
         self._memory = memory
         self._max_idle_slots = max_idle_slots
-        self._max_idle_cells = max_idle_cells
+        self._max_parked_bytes = max_parked_bytes
         self._root = Node([], None)
         self._tails: dict[int, Node] = {}
         self._idle: dict[int, None] = {}  # in order of last use, oldest first
+        self.parked = Parked(max_parked_bytes)
         self.cells = 0
 
     @property
@@ -126,9 +128,38 @@ class PrefixCache:
             return [self.drop(slot)]
         self._idle[slot] = None
         freed = [self.drop(idle) for idle in self.idle_slots if len(self._tails[idle].holders) > 1]
-        while len(self._idle) > self._max_idle_slots or self._is_over_budget():
-            freed.append(self._evict())
+        return freed + self._trim()
+
+    def park_unused(self) -> list[int]:
+        """Move idle conversations that nobody running shares to ordinary memory; returns the freed slots.
+
+        One of which most is shared with a running request stays: its cells are needed as they are.
+        """
+        freed = []
+        for slot in self.idle_slots:
+            unused = sum(len(node.tokens) for node in self._tails[slot].path() if node.holders <= self._idle.keys())
+            if 2 * unused >= self.length(slot) and self._keep_copy(slot):
+                freed.append(self.drop(slot))
         return freed
+
+    def wake(self, slot: int, conversation: Conversation, length: int) -> list[int]:
+        """Bring the first ``length`` tokens of a parked conversation back, into ``slot``, as an idle one.
+
+        There must be free cells for all its tokens. Returns the slots that became free: ``slot`` where it failed.
+        """
+        if 2 * length >= len(conversation.tokens):
+            self.parked.forget(conversation)
+        if not self._memory.restore(slot, conversation.state):
+            self._memory.remove(slot)
+            return [slot]
+        self._memory.remove(slot, length)
+        self._tails[slot] = self._root
+        known = self.extend(slot, 0, conversation.tokens[:length])
+        self._memory.remove(slot, known)
+        if not known:
+            return [self.drop(slot)]
+        self._idle[slot] = None
+        return self._trim()
 
     def drop(self, slot: int) -> int:
         """Forget a slot and let its cells go; returns the slot."""
@@ -208,18 +239,28 @@ class PrefixCache:
         if node.parent is not None:
             del node.parent.children[node.tokens[0]]
 
+    def _trim(self) -> list[int]:
+        """Let the oldest idle conversations go that are too many."""
+        return [self._evict() for _ in range(len(self._idle) - self._max_idle_slots)]
+
     def _evict(self) -> int:
-        return self.drop(next(iter(self._idle)))
+        oldest = next(iter(self._idle))
+        self._keep_copy(oldest)
+        return self.drop(oldest)
+
+    def _keep_copy(self, slot: int) -> bool:
+        """Copy a slot's cells to ordinary memory; False where they do not fit there, or may not go there at all."""
+        state = self._memory.save(slot, self._max_parked_bytes) if self._max_parked_bytes else None
+        if state is not None:
+            self.parked.put(self._tokens(slot), state)
+        return state is not None
+
+    def _tokens(self, slot: int) -> list[int]:
+        runs = [node.tokens for node in self._tails[slot].path()]
+        return [token for run in reversed(runs) for token in run]
 
     def _touch(self, slot: int) -> None:
         self._idle[slot] = self._idle.pop(slot)
-
-    def _is_over_budget(self) -> bool:
-        """Whether cells that only idle slots hold are too many, and not just those of the conversations used last."""
-        if len(self._idle) <= ALWAYS_KEPT:
-            return False
-        idle = sum(len(node.tokens) for node in _descendants(self._root) if node.holders <= self._idle.keys())
-        return idle > self._max_idle_cells
 
 
 def _descendants(root: Node) -> Iterator[Node]:
@@ -228,15 +269,3 @@ def _descendants(root: Node) -> Iterator[Node]:
         node = waiting.pop()
         yield node
         waiting.extend(node.children.values())
-
-
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common prefix, by halving: slices compare at the speed of C."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

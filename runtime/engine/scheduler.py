@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from .prefix_cache import Match, Memory, PrefixCache, common_length
+from .parked import common_length
+from .prefix_cache import Match, Memory, PrefixCache
 
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
@@ -60,13 +61,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """cells: of the KV cache; slots: of it; parallel: running sequences; rows: tokens of one step."""
+    """cells: of the KV cache; slots: of it; parallel: running sequences; rows: tokens of one step.
+
+    parked_bytes: of ordinary memory, for conversations that left the KV cache.
+    """
 
     cells: int
     slots: int
     parallel: int
     rows: int
-    idle_cells: int = 0
+    parked_bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -85,7 +89,7 @@ class Scheduler:
         self.cache = PrefixCache(
             self.memory,
             max_idle_slots=self.limits.slots - self.limits.parallel,
-            max_idle_cells=self.limits.idle_cells if self.share else 0,
+            max_parked_bytes=self.limits.parked_bytes if self.share else 0,
         )
 
     @property
@@ -155,9 +159,10 @@ class Scheduler:
                 return
 
     def _start(self, sequence: Sequence) -> bool:
-        match = self.cache.match(sequence.tokens[:-1]) if self.share else Match()
+        match = self._longest_match(sequence.tokens[:-1]) if self.share else Match()
         slot = self._take_slot()
         self.cache.adopt(slot, sequence.tokens, match)
+        self._free_slots += self.cache.park_unused()
         if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1):
             self._free_slots.append(self.cache.drop(slot))
             return False
@@ -168,6 +173,17 @@ class Scheduler:
             sequence.cached = min(match.length, sequence.num_prompt)
         self.running.append(sequence)
         return True
+
+    def _longest_match(self, prefix: Tokens[int]) -> Match:
+        """What the KV cache holds of ``prefix``, once a parked conversation that has more of it was brought back."""
+        match = self.cache.match(prefix)
+        length, conversation = self.cache.parked.longest(prefix)
+        if conversation is None or length < match.length + WORTH_WAITING_FOR:
+            return match
+        self._free_slots += self.cache.park_unused()
+        if self._reserve(len(conversation.tokens)):
+            self._free_slots += self.cache.wake(self._take_slot(), conversation, length)
+        return self.cache.match(prefix)
 
     def _take_slot(self) -> int:
         if not self._free_slots:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...convert import ggml
 from ...convert.errors import InputError
-from ..options import LoadOptions
+from ..options import FlashAttention, LoadOptions
 
 MEMORY_SHARE = 8
 """A window chosen by us takes at most one part in so many of the available memory."""
@@ -14,6 +15,7 @@ MIN_WINDOW = 2048
 POOL_CELLS = 16_384
 """Room for several short conversations where the window alone would be small."""
 
+MAX_PARKED_BYTES = 2 << 30
 MAX_PARALLEL = 128
 MAX_THREADS = 512
 CELL_STEP = 256  # llama.cpp pads the cache to this
@@ -58,6 +60,32 @@ def choose(
             hint="raise kv_cells, or lower the context length",
         )
     return Sizes(window, -(-cells // CELL_STEP) * CELL_STEP, reason)
+
+
+def parked_bytes(available_bytes: int) -> int:
+    """Memory for conversations that left the KV cache."""
+    return min(MAX_PARKED_BYTES, available_bytes // MEMORY_SHARE)
+
+
+def flash_attention(
+    options: LoadOptions, *, gpu_layers: int, cells: int, heads: int, available_bytes: int
+) -> FlashAttention:
+    """Whether to use flash attention when nobody says.
+
+    On the CPU llama.cpp's flash attention reads a single row against the cache two to three times slower than its
+    matrix products do (docs/benchmarks.md); without it, the scores of a step need memory of their own, f32 of shape
+    (heads, rows, cells). A quantized cache cannot do without, and rounds an f32 cache to f16 with it. Beside a GPU the
+    choice is llama.cpp's ("auto").
+    """
+    if options.flash_attention != "auto":
+        return options.flash_attention
+    if gpu_layers:
+        return "auto"
+    if ggml.named(options.kv_type).block > 1:
+        return "on"
+    score_bytes = 4 * heads * max(options.prefill_chunk, options.parallel) * cells
+    affordable = score_bytes <= available_bytes // MEMORY_SHARE
+    return "off" if affordable or options.kv_type.lower() == "f32" else "on"
 
 
 def _validate(options: LoadOptions) -> None:

@@ -5,8 +5,8 @@ It ends when its parent does: the socket then has no other end, and whatever the
 
 from __future__ import annotations
 
+import contextlib
 import os
-import queue
 import signal
 import sys
 import threading
@@ -23,18 +23,22 @@ from .wire import CALLABLE, Answer, Call, Cancel, Events, Load, Loaded, Submit
 
 
 class Worker:
-    """Serves one engine to one parent."""
+    """Serves one engine to one parent.
 
-    def __init__(self, connection: Connection, engine: Engine) -> None:
+    Events wait in a pile until the engine's thread has ended its step: one message a step, not one a token, and sent
+    by that thread itself, for another one would push a thread of the kernels from its core.
+    """
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._engine = engine
         self._flights: dict[int, Flight] = {}
         self._lock = threading.RLock()
-        self._outbox: queue.SimpleQueue[tuple[int, Event] | Answer] = queue.SimpleQueue()
-        threading.Thread(target=self._send, name="ingle-outbox", daemon=True).start()
+        self._send_lock = threading.Lock()
+        self._pile: list[tuple[int, Event]] = []
 
-    def serve(self) -> None:
+    def serve(self, engine: Engine) -> None:
         """Do what the parent asks until it closes the socket or dies."""
+        self._engine = engine
         while True:
             try:
                 message = self._connection.recv()
@@ -45,13 +49,14 @@ class Worker:
             elif isinstance(message, Cancel):
                 self._cancel(message)
             elif isinstance(message, Call):
-                self._outbox.put(Answer(message.id, self._call(message)))
+                self._send(Answer(message.id, self._call(message)))
 
     def _submit(self, message: Submit) -> None:
         with self._lock:
             flight = self._engine.launch(message.request, partial(self._emit, message.stream))
             if flight is not None:
                 self._flights[message.stream] = flight
+        self.flush()
 
     def _cancel(self, message: Cancel) -> None:
         with self._lock:
@@ -60,7 +65,8 @@ class Worker:
             self._engine.cancel(flight)
 
     def _emit(self, stream: int, event: Event) -> None:
-        self._outbox.put((stream, event))
+        with self._lock:
+            self._pile.append((stream, event))
         if isinstance(event, Finished | IngleError):
             with self._lock:
                 self._flights.pop(stream, None)
@@ -73,21 +79,21 @@ class Worker:
         except IngleError as error:
             return error
 
-    def _send(self) -> None:
-        """Everything that piled up since the last message goes into the next: one write a step, not one a token."""
-        while True:
-            pile = [self._outbox.get()]
-            while not self._outbox.empty():
-                pile.append(self._outbox.get())
-            try:
-                for answer in pile:
-                    if isinstance(answer, Answer):
-                        self._connection.send(answer)
-                events = tuple(item for item in pile if not isinstance(item, Answer))
-                if events:
-                    self._connection.send(Events(events))
-            except OSError:
-                return
+    def flush(self) -> None:
+        """Send what was emitted; called by the engine after each of its rounds."""
+        with self._send_lock:
+            with self._lock:
+                pile, self._pile = self._pile, []
+            if pile:
+                self._write(Events(tuple(pile)))
+
+    def _send(self, message: Answer) -> None:
+        with self._send_lock:
+            self._write(message)
+
+    def _write(self, message: Events | Answer) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone: the end of `serve` is near
+            self._connection.send(message)
 
 
 def serve() -> None:
@@ -97,11 +103,12 @@ def serve() -> None:
     load = connection.recv()
     if not isinstance(load, Load):
         raise SystemExit(2)
+    worker = Worker(connection)
     try:
-        engine = Engine(Path(load.path), load.options)
+        engine = Engine(Path(load.path), load.options, after_round=worker.flush)
     except IngleError as error:
         connection.send(Loaded(error))
         return
     connection.send(Loaded(engine.info))
-    Worker(connection, engine).serve()
+    worker.serve(engine)
     os._exit(0)

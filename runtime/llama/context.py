@@ -73,7 +73,7 @@ class Context:
         params.n_threads = options.threads
         params.n_threads_batch = options.threads_prefill
         params.type_k = params.type_v = _kv_type(options)
-        params.flash_attn_type = _flash_attention(options)
+        params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
         params.swa_full = True
         params.kv_unified = True
         params.offload_kqv = model.gpu_layers != 0
@@ -141,6 +141,21 @@ class Context:
         window = self._model.sliding_window
         return first == 0 or (window > 0 and 0 < first <= length - window)
 
+    def save(self, slot: int, max_bytes: int) -> NDArray[np.uint8] | None:
+        """A copy of a slot's cells, for :meth:`restore`; None where it would be larger than ``max_bytes``."""
+        size = self._lib.llama_state_seq_get_size(self._handle, slot)
+        if not 0 < size <= max_bytes:
+            return None
+        state = np.empty(size, np.uint8)
+        written = self._lib.llama_state_seq_get_data(self._handle, _pointer(state, ctypes.c_uint8), size, slot)
+        return state if written == size else None
+
+    def restore(self, slot: int, state: NDArray[np.uint8]) -> bool:
+        """Fill an empty slot with a copy of this context; False if llama.cpp refuses it."""
+        with native_log():
+            pointer = _pointer(state, ctypes.c_uint8)
+            return bool(self._lib.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot))
+
     @property
     def handle(self) -> Any:
         return self._handle
@@ -183,12 +198,6 @@ class _Batch:
 
 def _pointer(array: NDArray[Any], element: type[Any]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(element))
-
-
-def _flash_attention(options: ContextOptions) -> int:
-    """llama.cpp's flash attention rounds an f32 cache to f16 at each step, which is not what f32 is asked for."""
-    automatic = "off" if options.kv_type.lower() == "f32" else "auto"
-    return _FLASH_ATTENTION[automatic if options.flash_attention == "auto" else options.flash_attention]
 
 
 def _kv_type(options: ContextOptions) -> int:

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-BARRIER_SPINS = "1000"
+BARRIER_SPINS = "20000"
 """How long a thread of the kernels spins at a barrier before it sleeps; libgomp reads it when it is loaded.
 
-The default (300,000) makes decoding collapse as soon as another process is on the cores: the waiting thread burns the
-time slice that the late one needs.
+Under a millisecond: long enough that no thread sleeps within a step, where waking it costs more than the wait, and a
+fifteenth of the default, which keeps a core busy long after each step.
 """
 
 _logger = logging.getLogger("ingle.native")

@@ -24,6 +24,11 @@ def integers(metadata: Mapping[str, Value], key: str) -> list[int]:
     return [int(value)] if isinstance(value, int | np.integer) else []
 
 
+def attention_heads(metadata: Mapping[str, Value]) -> int:
+    """Query heads of the layer that has most of them."""
+    return max(integers(metadata, f"{metadata.get('general.architecture', '')}.attention.head_count") or [1])
+
+
 def kv_bytes_per_cell(metadata: Mapping[str, Value], kv_type: str) -> int:
     """Bytes of keys and values that one token occupies over all layers of an attention model."""
     arch = metadata.get("general.architecture", "")

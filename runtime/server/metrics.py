@@ -33,6 +33,7 @@ GAUGES: Mapping[str, str] = {
     "waiting": "Requests in the queue.",
     "kv_used": "KV cells in use.",
     "kv_cells": "KV cells there are.",
+    "parked_bytes": "Memory of conversations that left the KV cache.",
 }
 
 Loaded = Callable[[], Mapping[str, Servable]]

@@ -35,6 +35,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "context_reason": info.context_reason,
         "kv_cells": info.kv_cells,
         "kv_bytes": info.kv_bytes,
+        "flash_attention": info.flash_attention,
         "parallel": info.parallel,
         "threads": info.threads,
         "gpu_layers": info.gpu_layers,
