@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import rope
 from ..config import Config, number
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from ..transforms import Rows, rope_rows
 
@@ -40,7 +41,9 @@ class Family:
     classes, model_types: what config.json calls it.
     activations: the hidden_act values that llama.cpp computes for it.
     defaults: what the config class assumes for keys that config.json leaves out.
-    tensors: source name -> target name of every tensor that must be there (``{}`` is the layer), but the head.
+    tensors: source name -> target name of every tensor that must be there, but the head (see :mod:`..names`).
+    optional: the same for tensors that some checkpoints have.
+    spellings: regular expression on a source name -> what it stands for in the tables.
     metadata: keys besides :func:`shape_metadata`, without the arch prefix.
     transforms: regular expression on the target name -> what is done to the tensor.
     computed: tensors that are not in the checkpoint.
@@ -48,6 +51,7 @@ class Family:
     dropped: regular expression on the source name -> why it is left out.
     limits: verdicts on what llama.cpp computes differently, or not at all.
     root: prefix that older saves leave out.
+    head: source name of the head, when it is not tied to ``embedding``.
     square: head_dim must be hidden_size / num_attention_heads.
     tied_head: whether llama.cpp falls back to the embedding when there is no ``output.weight``.
     """
@@ -57,7 +61,7 @@ class Family:
     model_types: tuple[str, ...]
     activations: tuple[str, ...]
     defaults: Mapping[str, Any]
-    tensors: Callable[[Config], Mapping[str, str]]
+    tensors: Callable[[Config], Names]
     metadata: Callable[[Config], dict[str, Value]] = _nothing
     transforms: Callable[[Config], Mapping[str, Transform]] = _nothing
     computed: Callable[[Config], Mapping[str, NDArray[np.float32]]] = _nothing
@@ -66,7 +70,10 @@ class Family:
     limits: Callable[[Config], Iterator[Item]] = _no_limits
     rope_types: frozenset[str] = ROPE_TYPES
     partial_rotary: bool = False
+    optional: Callable[[Config], Names] = _nothing
+    spellings: Mapping[str, str] = field(default_factory=dict)
     root: str = "model."
+    head: str = "lm_head.weight"
     embedding: str = "model.embed_tokens.weight"
     square: bool = False
     tied_head: bool = True
@@ -87,6 +94,25 @@ def shape_metadata(config: Config) -> dict[str, Value]:
     if config.get("head_dim") is not None:
         keys |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
     return keys
+
+
+def layer_norm_metadata(config: Config) -> dict[str, Value]:
+    """The keys of a decoder with layer norms; the embedding of positions, if any, is its own."""
+    keys: dict[str, Value] = {
+        "block_count": config.num_layers,
+        "context_length": config.context_length,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_heads,
+        "attention.head_count_kv": config.num_kv_heads,
+        "attention.layer_norm_epsilon": number(config.values, "layer_norm_eps"),
+    }
+    return keys
+
+
+def expert_metadata(config: Config) -> dict[str, Value]:
+    """The keys of a mixture of experts."""
+    return {"expert_count": config.num_experts, "expert_used_count": config.num_experts_used}
 
 
 def rotated_rows(config: Config) -> dict[str, Transform]:
