@@ -7,7 +7,7 @@ config class may be absent, which is why each family brings a table of those def
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from .errors import BadCheckpoint
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 MAX_LAYERS = 512
-MAX_EXPERTS = 512
+MAX_EXPERTS = 1024
 MAX_CONTEXT = 1 << 24
 
 # Spellings of the same thing, the most common first.
@@ -23,12 +23,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model"),
     "num_hidden_layers": ("n_layer", "n_layers"),
     "num_attention_heads": ("n_head", "n_heads"),
-    "intermediate_size": ("n_inner", "ffn_dim"),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size"),
     "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len", "seq_length"),
-    "hidden_act": ("hidden_activation", "activation_function"),
+    "hidden_act": ("hidden_activation", "activation_function", "activation"),
     "layer_norm_eps": ("layer_norm_epsilon", "norm_epsilon", "norm_eps"),
     "rms_norm_eps": ("norm_eps", "layer_norm_epsilon"),
     "partial_rotary_factor": ("rotary_pct",),
+    "rope_theta": ("rotary_emb_base",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": ("num_experts_per_token", "moe_k", "moe_topk"),
     "moe_intermediate_size": ("expert_ffn_hidden_size",),
@@ -103,14 +104,18 @@ def flatten(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, **text} if isinstance(text, dict) else dict(raw)
 
 
-def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """Read a config, completed with the ``defaults`` of its class.
+Derived = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derived: Derived = lambda values: {}) -> Config:
+    """Read a config, completed with the ``defaults`` of its class, then with what is ``derived`` from all of that.
 
     Raises:
         BadCheckpoint: a value is missing, of the wrong kind or out of range.
     """
     given = flatten(raw)
     values = {**{key: value for key, value in defaults.items() if _get(given, key) is None}, **given}
+    values |= derived(values)
     hidden, heads = _count(values, "hidden_size", 1 << 17), _count(values, "num_attention_heads", 1 << 10)
     layers = _count(values, "num_hidden_layers", MAX_LAYERS)
     kv_heads = _count(values, "num_key_value_heads", 1 << 10, heads)

@@ -1,8 +1,8 @@
 """What tensors are called: in the checkpoints of transformers, and in GGUF.
 
 A table maps source names to target names without ``.weight`` or ``.bias``; ``{}`` is the number of the layer. A source
-with ``{expert}`` stands for one tensor per expert, which are stacked. Several targets, each with its own transform, may
-come from one source.
+with ``{expert}``, ``{head}`` or ``{kv_head}`` stands for one tensor of each, which are stacked. Several targets, each
+with its own transform, may come from one source.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 Names = Mapping[str, str | tuple[str, ...]]
-EXPERT = "{expert}"
 
 LAYER = "model.layers.{}."
 EMBEDDING: Names = {"model.embed_tokens": "token_embd"}
@@ -118,19 +117,23 @@ def renamed(table: Names, old: str, new: str) -> Names:
     return {source.replace(old, new): target for source, target in table.items()}
 
 
-def expand(table: Names, num_layers: int, num_experts: int = 0) -> dict[str, tuple[str, ...]]:
-    """For each target its sources, in the order of the experts; tensors of a layer stay together, in its order."""
+def expand(table: Names, num_layers: int, counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """For each target its sources; tensors of a layer stay together, in its order.
+
+    counts: how many tensors a placeholder (``expert``, ...) in a source name stands for.
+    """
     once = {source: target for source, target in table.items() if "{}" not in source}
     repeated = {source: target for source, target in table.items() if "{}" in source}
     return {
-        target: tuple(_experts(source, num_experts))
+        target: tuple(_each(source, counts))
         for source, targets in (once | in_layers(repeated, range(num_layers))).items()
         for target in _targets(targets)
     }
 
 
-def _experts(source: str, num_experts: int) -> Iterable[str]:
-    return [source.replace(EXPERT, str(expert)) for expert in range(num_experts)] if EXPERT in source else [source]
+def _each(source: str, counts: Mapping[str, int]) -> Iterable[str]:
+    place = next((name for name in counts if f"{{{name}}}" in source), None)
+    return [source] if place is None else [source.replace(f"{{{place}}}", str(n)) for n in range(counts[place])]
 
 
 def _numbered(name: str, layer: int) -> str:

@@ -103,7 +103,8 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
 
 
 def _expanded(table: names.Names, config: Config) -> dict[str, tuple[str, ...]]:
-    return names.expand(table, config.num_layers, config.num_experts)
+    counts = {"expert": config.num_experts, "head": config.num_heads, "kv_head": config.num_kv_heads}
+    return names.expand(table, config.num_layers, counts)
 
 
 def _head(family: Family, config: Config) -> dict[str, str]:

@@ -102,7 +102,7 @@ def gather(rows: Rows, source: NDArray[np.intp], shape: tuple[int, ...] | None =
         jumps = np.flatnonzero(np.abs(np.diff(wanted)) > len(wanted)) + 1
         return np.concatenate([_span(rows, piece) for piece in np.split(wanted, jumps)])
 
-    return replace(rows, shape=shape or (len(source), *rows.shape[1:]), read=read)
+    return replace(rows, shape=shape or (len(source), *rows.shape[1:][-1:]), read=read)
 
 
 def _span(rows: Rows, wanted: NDArray[np.intp]) -> NDArray[Any]:

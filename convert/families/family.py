@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import rope
-from ..config import Config, number
+from ..config import Config, Derived, number
 from ..gguf import Value
 from ..names import Names
 from ..report import Item
@@ -18,6 +18,9 @@ from ..transforms import Rows, rope_rows
 
 Transform = Callable[[Rows], Rows]
 
+# llama.cpp's GELU is the tanh form, which is within 1e-3 of the exact one.
+GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+SILU = ("silu", "swish")
 ROPE_TYPES = frozenset({"default", "linear", "yarn"})
 CAUSAL_DROPPED: Mapping[str, str] = {
     r".*\.rotary_emb\.inv_freq": "computed from rope_theta",
@@ -26,6 +29,10 @@ CAUSAL_DROPPED: Mapping[str, str] = {
 
 
 def _nothing(config: Config) -> dict[str, Any]:
+    return {}
+
+
+def _as_given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
@@ -41,6 +48,7 @@ class Family:
     classes, model_types: what config.json calls it.
     activations: the hidden_act values that llama.cpp computes for it.
     defaults: what the config class assumes for keys that config.json leaves out.
+    derived: keys in our spelling, worked out from those of config.json.
     tensors: source name -> target name of every tensor that must be there, but the head (see :mod:`..names`).
     optional: the same for tensors that some checkpoints have.
     spellings: regular expression on a source name -> what it stands for in the tables.
@@ -62,6 +70,7 @@ class Family:
     activations: tuple[str, ...]
     defaults: Mapping[str, Any]
     tensors: Callable[[Config], Names]
+    derived: Derived = _as_given
     metadata: Callable[[Config], dict[str, Value]] = _nothing
     transforms: Callable[[Config], Mapping[str, Transform]] = _nothing
     computed: Callable[[Config], Mapping[str, NDArray[np.float32]]] = _nothing
@@ -98,7 +107,7 @@ def shape_metadata(config: Config) -> dict[str, Value]:
 
 def layer_norm_metadata(config: Config) -> dict[str, Value]:
     """The keys of a decoder with layer norms; the embedding of positions, if any, is its own."""
-    keys: dict[str, Value] = {
+    return {
         "block_count": config.num_layers,
         "context_length": config.context_length,
         "embedding_length": config.hidden_size,
@@ -107,7 +116,6 @@ def layer_norm_metadata(config: Config) -> dict[str, Value]:
         "attention.head_count_kv": config.num_kv_heads,
         "attention.layer_norm_epsilon": number(config.values, "layer_norm_eps"),
     }
-    return keys
 
 
 def expert_metadata(config: Config) -> dict[str, Value]:
@@ -126,6 +134,13 @@ def rotated_rows(config: Config) -> dict[str, Transform]:
 def unsupported(name: str, value: object) -> Item:
     """A config value that llama.cpp's graph of the family cannot compute."""
     return Item("config", "fail", f"{name} is {value!r}, which llama.cpp cannot compute for this architecture")
+
+
+def refuse_values(config: Config, **computed: object) -> Iterator[Item]:
+    """A verdict for each of these config keys that has another value than the one llama.cpp computes with."""
+    for name, value in computed.items():
+        if config.get(name, value) != value:
+            yield unsupported(name, config.get(name))
 
 
 def refuse_flags(config: Config, *names: str) -> Iterator[Item]:
