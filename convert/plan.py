@@ -127,6 +127,9 @@ def _canonical(name: str, known: Set[str], family: Family) -> str:
 def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
     if canonical == family.head and config.tied:
         return TIED
+    number = re.match(r"model\.layers\.(\d+)\.", canonical)
+    if family.surplus_layers and number and int(number[1]) >= config.num_layers:
+        return family.surplus_layers
     return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
 
 
