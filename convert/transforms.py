@@ -110,6 +110,15 @@ def _span(rows: Rows, wanted: NDArray[np.intp]) -> NDArray[Any]:
     return rows.read(first, last + 1)[wanted - first]
 
 
+def columns(rows: Rows, source: NDArray[np.intp]) -> Rows:
+    """Column ``i`` of the result is column ``source[i]``. Raises :class:`Misfit` when there are not so many."""
+    if len(rows.shape) < 2 or rows.shape[-1] <= int(source.max()):
+        raise Misfit(f"{rows.shape} has no column {source.max()}")
+    return replace(
+        rows, shape=(*rows.shape[:-1], len(source)), read=lambda start, stop: rows.read(start, stop)[:, source]
+    )
+
+
 def regroup(rows: Rows, sizes: Sequence[int], groups: int, *parts: int) -> Rows:
     """Some parts of each group of rows, all groups of one part before the next part.
 

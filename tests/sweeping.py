@@ -85,7 +85,7 @@ def older_config(entry: Mapping[str, Any]) -> dict[str, Any]:
     if rope and not any(isinstance(value, dict) for value in rope.values()):
         config |= {key: rope.pop(key) for key in ROPE_KEYS if key in rope}
         kind = rope.pop("rope_type", "default")
-        config["rope_scaling"] = None if kind == "default" else {"type": kind, **rope}
+        config["rope_scaling"] = {"type": kind, **rope} if rope or kind != "default" else None
     config["torch_dtype"] = config.pop("dtype", "float32")
     changed = {**config, **entry.get("older", {})}
     return {key: value for key, value in changed.items() if value is not None or key == "rope_scaling"}

@@ -24,7 +24,6 @@ def metadata(config: Config) -> dict[str, Value]:
 
 def limits(config: Config) -> Iterator[Item]:
     yield from refuse_flags(config, "attention_bias")
-    yield from glm4_moe.ungrouped(config)
     yield from qwen3.limits(config)
     if config.num_kv_heads != config.num_heads:
         yield unsupported("num_key_value_heads", config.num_kv_heads)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from .. import names
 from ..config import Config
 from ..gguf import Value
-from ..report import Item
 from . import glm4
-from .family import SIGMOID, expert_metadata, refuse_values, shape_metadata
+from .family import SIGMOID, expert_metadata, shape_metadata
 from .qwen2 import BIASED
 
 NORMS: names.Names = {
@@ -55,6 +54,7 @@ def sigmoid_experts(config: Config) -> dict[str, Value]:
     """The keys of experts that a sigmoid chooses."""
     return {
         **expert_metadata(config),
+        **grouped(config),
         "expert_feed_forward_length": config.expert_size,
         "expert_shared_count": config.count("n_shared_experts", 1 << 10),
         "expert_weights_scale": config.number("routed_scaling_factor"),
@@ -68,9 +68,14 @@ def metadata(config: Config) -> dict[str, Value]:
     return {**shape_metadata(config), "rope.dimension_count": config.rotary_size, **sigmoid_experts(config)}
 
 
-def ungrouped(config: Config) -> Iterator[Item]:
-    """llama.cpp chooses among all experts here, not among groups of them."""
-    yield from refuse_values(config, n_group=1, topk_group=1)
+def grouped(config: Config) -> dict[str, Value]:
+    """The keys of experts in groups, of which some are chosen first."""
+    groups = config.get("n_group", 1)
+    return (
+        {"expert_group_count": groups, "expert_group_used_count": config.count("topk_group", groups)}
+        if type(groups) is int and groups > 1
+        else {}
+    )
 
 
 FAMILY = replace(
@@ -86,7 +91,6 @@ FAMILY = replace(
     derived=derived,
     metadata=metadata,
     shapes=lambda config: {},
-    limits=ungrouped,
     # A checkpoint's prediction layers follow its last one.
     surplus_layers=PREDICTION,
 )  # fmt: skip

@@ -32,8 +32,15 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 SIGMOID_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
                    "topk_group": 1, "n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
                    "num_hidden_layers": 3}  # fmt: skip
+LATENT = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
+DEEPSEEK_YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "beta_fast": 32, "beta_slow": 1,
+                 "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 32}  # fmt: skip
+DELTA = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+         "linear_value_head_dim": 8, "num_hidden_layers": 3,
+         "layer_types": ["linear_attention", "full_attention", "linear_attention"]}  # fmt: skip
 HALF_ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 QUARTER_ROPE = {**HALF_ROPE, "partial_rotary_factor": 0.25}
+SECTIONED_ROPE = {**QUARTER_ROPE, "mrope_section": [1, 1, 0], "mrope_interleaved": True}
 
 MODELS: dict[str, Model] = {
     "gpt_neox": Model("GPTNeoXForCausalLM", {**MULTI_HEAD, "rope_parameters": QUARTER_ROPE},
@@ -99,4 +106,19 @@ MODELS: dict[str, Model] = {
     "gpt_bigcode": Model("GPTBigCodeForCausalLM", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48,
                          "n_positions": 128, "vocab_size": VOCAB}),
     "jais2": Model("Jais2ForCausalLM", {**UNTIED, "head_dim": 8}),
+    "deepseek_v2": Model("DeepseekV2ForCausalLM", {**MULTI_HEAD, **SIGMOID_EXPERTS, **LATENT, "num_key_value_heads": 4,
+                         "topk_method": "greedy", "rope_parameters": DEEPSEEK_YARN}),
+    "deepseek_v3": Model("DeepseekV3ForCausalLM", {**MULTI_HEAD, **SIGMOID_EXPERTS, **LATENT, "num_key_value_heads": 4,
+                         "n_routed_experts": 8, "n_group": 2, "topk_group": 1, "norm_topk_prob": True,
+                         "num_nextn_predict_layers": 0, "rope_parameters": {**DEEPSEEK_YARN, "mscale": 1.0,
+                                                                            "mscale_all_dim": 1.0}}),
+    "gpt_oss": Model("GptOssForCausalLM", {**UNTIED, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
+                     "sliding_window": 8, "rope_parameters": {
+                         "rope_type": "yarn", "rope_theta": 150_000.0, "factor": 4.0, "beta_fast": 32.0,
+                         "beta_slow": 1.0, "original_max_position_embeddings": 32, "truncate": True}}),
+    "qwen3_next": Model("Qwen3NextForCausalLM", {**UNTIED, **EXPERTS, **DELTA, "shared_expert_intermediate_size": 24,
+                        "norm_topk_prob": True}, centred=True),
+    "qwen3_5": Model("Qwen3_5ForCausalLM", {**UNTIED, **DELTA, "rope_parameters": SECTIONED_ROPE}, centred=True),
+    "qwen3_5_moe": Model("Qwen3_5MoeForCausalLM", {**UNTIED, **EXPERTS, **DELTA, "rope_parameters": SECTIONED_ROPE,
+                         "shared_expert_intermediate_size": 24}, centred=True),
 }  # fmt: skip
