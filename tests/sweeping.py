@@ -81,8 +81,9 @@ def older_config(entry: Mapping[str, Any]) -> dict[str, Any]:
     An entry's ``older`` says what the generic rules cannot; a value of null there removes a key.
     """
     config = dict(entry["config"])
-    rope = dict(config.pop("rope_parameters", None) or {})
+    rope = dict(config.get("rope_parameters") or {})
     if rope and not any(isinstance(value, dict) for value in rope.values()):
+        del config["rope_parameters"]
         config |= {key: rope.pop(key) for key in ROPE_KEYS if key in rope}
         kind = rope.pop("rope_type", "default")
         config["rope_scaling"] = {"type": kind, **rope} if rope or kind != "default" else None

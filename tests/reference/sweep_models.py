@@ -67,7 +67,8 @@ MODELS: dict[str, Model] = {
     "granite_moe": Model("GraniteMoeForCausalLM", {**SHAPE, "num_local_experts": 4, "embedding_multiplier": 2.0,
                          "logits_scaling": 1.5, "residual_multiplier": 0.8, "attention_multiplier": 0.3}),
     "glm4": Model("Glm4ForCausalLM", {**UNTIED, "head_dim": 16, "attention_bias": True, "rope_parameters": HALF_ROPE}),
-    "olmo3": Model("Olmo3ForCausalLM", {**UNTIED, "num_hidden_layers": 4, "sliding_window": 8}),
+    "olmo3": Model("Olmo3ForCausalLM", {**UNTIED, "num_hidden_layers": 4, "sliding_window": 8},
+                   older={"rope_parameters": None, "rope_theta": 500_000.0}),
     "ministral3": Model("Ministral3ForCausalLM", {**UNTIED, "head_dim": 16, "rope_parameters": {
                         "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
                         "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16,
@@ -121,4 +122,10 @@ MODELS: dict[str, Model] = {
     "qwen3_5": Model("Qwen3_5ForCausalLM", {**UNTIED, **DELTA, "rope_parameters": SECTIONED_ROPE}, centred=True),
     "qwen3_5_moe": Model("Qwen3_5MoeForCausalLM", {**UNTIED, **EXPERTS, **DELTA, "rope_parameters": SECTIONED_ROPE,
                          "shared_expert_intermediate_size": 24}, centred=True),
+    "gemma4": Model("Gemma4ForCausalLM", {**SHAPE, "num_hidden_layers": 5, "head_dim": 8, "global_head_dim": 16,
+                    "vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 2,
+                    "use_double_wide_mlp": True, "sliding_window": 8, "final_logit_softcapping": 30.0,
+                    "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+                                    "full_attention"]},
+                    older={"per_layer_config": None, "global_head_dim": 16}),
 }  # fmt: skip
