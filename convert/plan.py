@@ -20,7 +20,7 @@ from .families import Family
 from .families.family import Transform
 from .ggml import TYPES, GGMLType
 from .gguf import TensorPlan
-from .safetensors import FLOATS, Tensor
+from .tensor import FLOATS, Tensor
 from .transforms import Misfit, Rows, constant, rows_of
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")

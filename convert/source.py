@@ -16,7 +16,7 @@ from .errors import UnsupportedModel
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
-from .safetensors import Tensor
+from .tensor import Tensor
 from .vocabulary import Vocabulary
 
 

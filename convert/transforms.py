@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .encode import to_f32
-from .safetensors import Tensor
+from .tensor import Tensor
 
 # Of f32 values: small enough for a core's cache, so that the passes over a chunk do not wait for memory.
 CHUNK_BYTES = 2 << 20
