@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import names, shapes
+from . import fp8, names, shapes
 from .config import Config
 from .encode import count_overflows, encode
 from .errors import BadCheckpoint, UnknownType, UnsupportedModel
@@ -27,6 +27,7 @@ DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 HEAD_SOURCE, HEAD_TARGET = "lm_head.weight", "output.weight"
 ALWAYS_F32 = re.compile(r".*_norm\.weight|position_embd\.weight|.*(?<!\.weight)")
 TIED = "tied to the embedding"
+COUNTED_AS = {"F64": "F32", **dict.fromkeys(fp8.DTYPES, "BF16")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matc
 
 
 def source_dtype(matched: Matched) -> str:
-    """The dtype that most bytes of the checkpoint are in; f64 counts as f32."""
+    """The dtype that most bytes of the checkpoint are in; f64 counts as f32, 8-bit floats as the bf16 they were."""
     sizes: Counter[str] = Counter()
     for tensor in matched.sources.values():
-        sizes["F32" if tensor.dtype == "F64" else tensor.dtype] += tensor.nbytes
+        sizes[COUNTED_AS.get(tensor.dtype, tensor.dtype)] += tensor.nbytes
     return sizes.most_common(1)[0][0]
 
 
@@ -109,6 +110,8 @@ def _canonical(name: str, wanted: Mapping[str, str], family: Family) -> str:
 def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
     if canonical == HEAD_SOURCE and config.tied:
         return TIED
+    if name.endswith(fp8.ACTIVATION_SCALES):
+        return "a scale of activations, which are not quantized here"
     return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
 
 
@@ -124,7 +127,7 @@ def _refuse(tensors: list[str], what: str, family: Family) -> None:
 def _readable(tensor: Tensor) -> Rows:
     if tensor.dtype not in FLOATS:
         raise UnsupportedModel(
-            f"tensor {tensor.name} is stored as {tensor.dtype}; F32, F16, BF16 and F64 can be converted",
+            f"tensor {tensor.name} is stored as {tensor.dtype}; {', '.join(sorted(FLOATS))} can be converted",
             hint="a quantized checkpoint cannot be converted: use the original one",
         )
     return rows_of(tensor)

@@ -31,11 +31,18 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What the elements of a tensor must be multiplied with: one factor per ``block`` of as many dimensions."""
+
+    factors: Tensor
+    block: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A view over a mapped file: ``shape`` elements from byte ``offset`` (absolute), ``strides`` bytes apart.
 
-    strides: None for rows that lie one after the other. scale: what the values must still be multiplied with (see
-    ``prequantized``); None for plain values.
+    strides: None for rows that lie one after the other. scale: None where the elements are the values.
     """
 
     name: str
@@ -45,7 +52,7 @@ class Tensor:
     file: Path
     _map: mmap.mmap = field(repr=False, compare=False)
     strides: tuple[int, ...] | None = None
-    scale: Tensor | None = None
+    scale: Scale | None = None
 
     @property
     def nbytes(self) -> int:

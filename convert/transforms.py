@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import fp8
 from .encode import to_f32
 from .tensor import Tensor
 
@@ -29,7 +30,7 @@ class Misfit(ValueError):
 class Rows:
     """A tensor that is read in ranges of its first dimension.
 
-    dtype: F64, F32, F16 or BF16, of what ``read(start, stop)`` gives (bf16 as u16 bits), shaped
+    dtype: F64, F32, F16, BF16 or F8_*, of what ``read(start, stop)`` gives (bf16 and fp8 as bits), shaped
     ``(stop - start, *shape[1:])``. ``release()`` lets go of the file's memory between two chunks.
     """
 
@@ -47,7 +48,12 @@ class Rows:
 
 
 def rows_of(tensor: Tensor) -> Rows:
-    """A checkpoint tensor as it is."""
+    """A checkpoint tensor as it is; one of 8-bit floats with factors as the f32 that they stand for."""
+    scale = tensor.scale
+    if scale is not None:
+        return Rows(
+            tensor.shape, "F32", lambda start, stop: fp8.dequantised(tensor, scale, start, stop), tensor.release
+        )
     return Rows(tensor.shape, tensor.dtype, lambda start, stop: tensor.values[start:stop], tensor.release)
 
 

@@ -1,4 +1,5 @@
-"""Write tests/data/torch/: the same odd tensors as ``torch.save`` writes them in three ways, and as safetensors.
+"""Write tests/data/torch/: the same odd tensors as ``torch.save`` writes them in three ways, and as safetensors;
+and what the 256 bytes of each 8-bit float stand for.
 
 Needs torch, and is run by hand: ``python tests/reference/make_torch_bins.py``. The tests only read what it wrote.
 """
@@ -16,6 +17,7 @@ CLASSIC = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
+FLOAT8 = {"E4M3": torch.float8_e4m3fn, "E5M2": torch.float8_e5m2, "E8M0": torch.float8_e8m0fnu}
 NEWER = (torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16, torch.uint32)
 
 
@@ -50,6 +52,9 @@ def main() -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), FOLDER / "script.bin")
     plain = {name: tensor.detach().clone().contiguous() for name, tensor in (state | newer).items()}
     save_file(plain, FOLDER / "expected.safetensors")
+    codes = torch.arange(256, dtype=torch.uint8)
+    meanings = {f"F8_{name}": codes.view(kind).float() for name, kind in FLOAT8.items()}
+    save_file(meanings, FOLDER / "float8.safetensors")
 
 
 if __name__ == "__main__":
