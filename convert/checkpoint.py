@@ -13,7 +13,8 @@ from .errors import BadCheckpoint
 from .jsonfile import read_object
 from .tensor import Tensor
 
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 32 << 20
+MAX_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{folder} has no config.json", hint="a checkpoint is a folder as save_pretrained writes it"
         )
-    return read_object(path)
+    return read_object(path, most_values=MAX_VALUES)
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
-    return read_object(path) if path.exists() else {}
+    return read_object(path, most_values=MAX_VALUES) if path.exists() else {}
 
 
 def read_tensors(folder: Path, formats: tuple[Format, ...] = FORMATS) -> dict[str, Tensor]:
@@ -84,12 +85,14 @@ def read_tensors(folder: Path, formats: tuple[Format, ...] = FORMATS) -> dict[st
 
 def _read_index(path: Path, kind: Format) -> dict[str, str]:
     """The weight map of an index: tensor -> name of a file in the same folder."""
-    weight_map = read_object(path, MAX_INDEX_BYTES).get("weight_map")
+    weight_map = read_object(path, MAX_INDEX_BYTES, MAX_VALUES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadCheckpoint(f"{path} has no weight_map")
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not kind.shard.fullmatch(shard):
-            raise BadCheckpoint(f"{path} places tensor {name!r} in {shard!r}, which is not a file of this folder")
+            raise BadCheckpoint(
+                f"{path} places tensor {name[:100]!r} in {str(shard)[:100]!r}, which is not a file of this folder"
+            )
     return weight_map
 
 

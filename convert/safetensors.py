@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadCheckpoint
+from .jsonfile import count_values
 from .tensor import ITEM_BYTES, MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, Tensor, map_file
 
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32 << 20
+MAX_VALUES = 1_500_000
 MAX_METADATA_BYTES = 1 << 20
+MOST_SHOWN = 300
 METADATA = "__metadata__"
 
 
@@ -42,6 +45,8 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    if (values := count_values(data)) > MAX_VALUES:
+        raise _broken(path, f"its header has {values:,} values, and at most {MAX_VALUES:,} are allowed")
     try:
         header = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -96,4 +101,4 @@ def _check_spans(path: Path, tensors: Mapping[str, Tensor], base: int, size: int
 
 
 def _broken(path: Path, rule: str) -> BadCheckpoint:
-    return BadCheckpoint(f"{path} is not a sound safetensors file: {rule}", hint="download the file again")
+    return BadCheckpoint(f"{path} is not a sound safetensors file: {rule[:MOST_SHOWN]}", hint="download the file again")

@@ -62,6 +62,7 @@ def archive(pickled: bytes, storages: Mapping[str, bytes], **more: bytes) -> byt
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
         file.writestr("root/data.pkl", pickled)
         file.writestr("root/byteorder", b"little")
+        file.writestr("root/version", b"3\n")
         for key, data in storages.items():
             file.writestr(f"root/data/{key}", data)
         for key, data in more.items():
