@@ -58,14 +58,17 @@ def with_scales(tensors: Mapping[str, Tensor], block: Sequence[int]) -> dict[str
     return found
 
 
-def dequantised(tensor: Tensor, scale: Scale, start: int, stop: int) -> NDArray[np.float32]:
-    """Rows of a weight as f32: element × factor, rounded once, as transformers dequantises."""
-    values: NDArray[np.float32] = table(tensor.dtype)[tensor.values[start:stop]]
+def dequantised(tensor: Tensor, scale: Scale, chunk: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
+    """Rows of a weight as f32: element × factor, rounded once, as transformers dequantises.
+
+    chunk: the stored rows from row ``start``; the rows of all matrices count, one below another.
+    """
+    values: NDArray[np.float32] = table(tensor.dtype)[chunk]
+    rows = np.unravel_index(np.arange(start, start + len(chunk)), tensor.shape[:-1] or tensor.shape)
     factors = _numbers(scale.factors).reshape(_counts(tensor.shape, scale.block))
-    factors = factors[np.arange(start, stop) // scale.block[0]]
-    for axis, (step, length) in enumerate(zip(scale.block[1:], tensor.shape[1:], strict=True), 1):
-        if step < length:
-            factors = np.repeat(factors, step, axis)[(slice(None),) * axis + (slice(length),)]
+    factors = factors[tuple(row // step for row, step in zip(rows, scale.block, strict=False))]
+    if len(tensor.shape) > 1:
+        factors = np.repeat(factors, scale.block[-1], axis=-1)[:, : tensor.shape[-1]]
     values *= factors
     return values
 

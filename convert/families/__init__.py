@@ -1,17 +1,17 @@
-"""The model families that can be converted, one short file each."""
+"""The model families that can be converted, one short file each: a module of this package with a ``FAMILY``."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from ..errors import UnsupportedModel
-from . import gemma, gemma2, gemma3, gpt2, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
 from .family import Family
 
-FAMILIES: tuple[Family, ...] = tuple(
-    module.FAMILY for module in (gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi3, smollm3, olmo2)
-)
+_MODULES = (import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+FAMILIES: tuple[Family, ...] = tuple(module.FAMILY for module in _MODULES if hasattr(module, "FAMILY"))
 SUPPORTED = ", ".join(family.classes[0] for family in FAMILIES)
 
 
