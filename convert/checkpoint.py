@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import safetensors
+from . import safetensors, torchbin
 from .errors import BadCheckpoint
 from .jsonfile import read_object
-from .safetensors import Tensor
+from .tensor import Tensor
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MAX_INDEX_BYTES = 64 << 20
-SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.pth")
-SAFETENSORS_HINT = (
+MAX_INDEX_BYTES = 32 << 20
+MAX_VALUES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to store tensors: in the file ``single``, or in shards that the file ``index`` lists."""
+
+    single: str
+    index: str
+    shard: re.Pattern[str]
+    read: Callable[[Path], dict[str, Tensor]]
+
+
+def _format(stem: str, suffix: str, read: Callable[[Path], dict[str, Tensor]]) -> Format:
+    pattern = re.compile(rf"[A-Za-z0-9._-]+\.{suffix}")
+    return Format(f"{stem}.{suffix}", f"{stem}.{suffix}.index.json", pattern, read)
+
+
+SAFETENSORS = _format("model", "safetensors", safetensors.read)
+TORCH = _format("pytorch_model", "bin", torchbin.read)
+ADAPTER_FORMATS = (
+    _format("adapter_model", "safetensors", safetensors.read),
+    _format("adapter_model", "bin", torchbin.read),
+)
+FORMATS = (SAFETENSORS, TORCH)
+"""Where a folder has both, the first is read."""
+
+OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.pth", "model.onnx")
+CONVERTED_HINT = (
     "save it again as safetensors: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder); "
     "for a hub model, look for a revision that has safetensors"
 )
@@ -32,51 +57,54 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{folder} has no config.json", hint="a checkpoint is a folder as save_pretrained writes it"
         )
-    return read_object(path)
+    return read_object(path, most_values=MAX_VALUES)
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
-    return read_object(path) if path.exists() else {}
+    return read_object(path, most_values=MAX_VALUES) if path.exists() else {}
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The headers of model.safetensors, or of all shards that its index names.
+def read_tensors(folder: Path, formats: tuple[Format, ...] = FORMATS) -> dict[str, Tensor]:
+    """The tensors of the single file, or of all shards that its index names; of the first format that is there.
 
     Raises:
-        BadCheckpoint: no safetensors, a shard that is missing or outside the folder, or an index and headers that
-            disagree about where a tensor is.
+        BadCheckpoint: no weights in a format that can be read, a shard that is missing or outside the folder, or an
+            index and shards that disagree about where a tensor is.
     """
-    if (folder / SINGLE).exists():
-        return safetensors.read(folder / SINGLE)
-    if (folder / INDEX).exists():
-        return _read_shards(folder, _read_index(folder / INDEX))
-    pickles = [name for name in PICKLES if (folder / name).exists()]
-    if pickles:
-        raise BadCheckpoint(f"{folder} has {pickles[0]}, but no safetensors", hint=SAFETENSORS_HINT)
-    raise BadCheckpoint(f"{folder} has neither {SINGLE} nor {INDEX}", hint=SAFETENSORS_HINT)
+    for kind in formats:
+        if (folder / kind.single).exists():
+            return kind.read(folder / kind.single)
+        if (folder / kind.index).exists():
+            return _read_shards(folder, kind, _read_index(folder / kind.index, kind))
+    wanted = " nor ".join(name for kind in formats for name in (kind.single, kind.index))
+    others = [name for name in OTHERS if (folder / name).exists()]
+    found = f"; its {others[0]} cannot be read" if others else ""
+    raise BadCheckpoint(f"{folder} has neither {wanted}{found}", hint=CONVERTED_HINT)
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def _read_index(path: Path, kind: Format) -> dict[str, str]:
     """The weight map of an index: tensor -> name of a file in the same folder."""
-    weight_map = read_object(path, MAX_INDEX_BYTES).get("weight_map")
+    weight_map = read_object(path, MAX_INDEX_BYTES, MAX_VALUES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadCheckpoint(f"{path} has no weight_map")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
-            raise BadCheckpoint(f"{path} places tensor {name!r} in {shard!r}, which is not a file of this folder")
+        if not isinstance(shard, str) or not kind.shard.fullmatch(shard):
+            raise BadCheckpoint(
+                f"{path} places tensor {name[:100]!r} in {str(shard)[:100]!r}, which is not a file of this folder"
+            )
     return weight_map
 
 
-def _read_shards(folder: Path, weight_map: Mapping[str, str]) -> dict[str, Tensor]:
+def _read_shards(folder: Path, kind: Format, weight_map: Mapping[str, str]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        here = safetensors.read(folder / shard)
+        here = kind.read(folder / shard)
         listed = {name for name, place in weight_map.items() if place == shard}
         if different := sorted(listed ^ set(here)):
             state = "is not in that file" if different[0] in listed else "is not in the index"
             raise BadCheckpoint(
-                f"{folder / INDEX} and {shard} disagree: tensor {different[0]!r} {state}",
+                f"{folder / kind.index} and {shard} disagree: tensor {different[0]!r} {state}",
                 hint="index and shards come from different saves; download the checkpoint again",
             )
         tensors |= here

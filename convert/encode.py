@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import fp8
 from .errors import UnsupportedModel
 
 Q8_0_BLOCK = 32
 
 
 def to_f32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Any source dtype (F64, F32, F16, or BF16 as u16 bits) as f32."""
+    """Any source dtype (F64, F32, F16, and as bits BF16, F8_E4M3 or F8_E5M2) as f32."""
+    if dtype in fp8.DTYPES:
+        return np.asarray(fp8.table(dtype)[values])
     if dtype == "BF16":
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return values.astype(np.float32, copy=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import names, shapes
+from . import fp8, names, shapes
 from .config import Config
 from .encode import count_overflows, encode
 from .errors import BadCheckpoint, UnknownType, UnsupportedModel
@@ -20,7 +20,7 @@ from .families import Family
 from .families.family import Transform
 from .ggml import TYPES, GGMLType
 from .gguf import TensorPlan
-from .safetensors import FLOATS, Tensor
+from .tensor import FLOATS, Tensor
 from .transforms import Misfit, Rows, constant, rows_of, stack
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
@@ -29,6 +29,7 @@ ALWAYS_F32 = re.compile(
     r".*_norm\.weight|(position_embd|token_types)\.weight|.*\.(ffn_gate_inp|ssm_conv1d|shortconv\.conv)\.weight|.*(?<!\.weight)"
 )
 TIED = "tied to the embedding"
+COUNTED_AS = {"F64": "F32", **dict.fromkeys(fp8.DTYPES, "BF16")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,10 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matc
 
 
 def source_dtype(matched: Matched) -> str:
-    """The dtype that most bytes of the checkpoint are in; f64 counts as f32."""
+    """The dtype that most bytes of the checkpoint are in; f64 counts as f32, 8-bit floats as the bf16 they were."""
     sizes: Counter[str] = Counter()
     for tensor in {tensor.name: tensor for tensors in matched.sources.values() for tensor in tensors}.values():
-        sizes["F32" if tensor.dtype == "F64" else tensor.dtype] += tensor.nbytes
+        sizes[COUNTED_AS.get(tensor.dtype, tensor.dtype)] += tensor.nbytes
     return sizes.most_common(1)[0][0]
 
 
@@ -130,6 +131,8 @@ def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
     number = re.match(r"model\.layers\.(\d+)\.", canonical)
     if family.surplus_layers and number and int(number[1]) >= config.num_layers:
         return family.surplus_layers
+    if name.endswith(fp8.ACTIVATION_SCALES):
+        return "a scale of activations, which are not quantized here"
     return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
 
 
@@ -145,7 +148,7 @@ def _refuse(tensors: list[str], what: str, family: Family) -> None:
 def _readable(tensor: Tensor) -> Rows:
     if tensor.dtype not in FLOATS:
         raise UnsupportedModel(
-            f"tensor {tensor.name} is stored as {tensor.dtype}; F32, F16, BF16 and F64 can be converted",
+            f"tensor {tensor.name} is stored as {tensor.dtype}; {', '.join(sorted(FLOATS))} can be converted",
             hint="a quantized checkpoint cannot be converted: use the original one",
         )
     return rows_of(tensor)

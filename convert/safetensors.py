@@ -8,58 +8,20 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .errors import BadCheckpoint
+from .jsonfile import count_values
+from .tensor import ITEM_BYTES, MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, Tensor, map_file
 
-MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS = 100_000
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 32 << 20
+MAX_VALUES = 1_500_000
 MAX_METADATA_BYTES = 1 << 20
-MAX_DIMENSIONS = 8
-MAX_ELEMENTS = 1 << 48
+MOST_SHOWN = 300
 METADATA = "__metadata__"
-
-ITEM_BYTES: Mapping[str, int] = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
-    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
-}  # fmt: skip
-# bf16 has no numpy type: its bits are seen as u16.
-FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of a file, not yet read. ``offset`` is absolute."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    file: Path
-    _map: mmap.mmap = field(repr=False, compare=False)
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """All values, backed by the file (bf16 as u16 bits): only what is touched is read."""
-        count = math.prod(self.shape)
-        return np.frombuffer(self._map, FLOATS[self.dtype], count, self.offset).reshape(self.shape)
-
-    def release(self) -> None:
-        """Let go of the memory that reading took; the bytes stay in the file."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -69,7 +31,7 @@ def read(path: Path) -> dict[str, Tensor]:
         BadCheckpoint: the header is not JSON of the described form, names a tensor twice, or its spans overlap, leave
             a hole, or do not fill the file exactly.
     """
-    buffer, size = _map(path)
+    buffer, size = map_file(path, LENGTH_BYTES)
     length = int.from_bytes(buffer[:8], "little")
     if length > min(size - 8, MAX_HEADER_BYTES):
         raise _broken(path, f"its header claims {length:,} bytes of a file of {size:,}")
@@ -82,23 +44,9 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _map(path: Path) -> tuple[mmap.mmap, int]:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BadCheckpoint(f"cannot open {path}: {error.strerror}", hint="download the checkpoint again") from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadCheckpoint(f"{path} is not a regular file")
-        if status.st_size < 8:
-            raise _broken(path, f"it has {status.st_size} bytes")
-        return mmap.mmap(handle, status.st_size, access=mmap.ACCESS_READ), status.st_size
-    finally:
-        os.close(handle)
-
-
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    if (values := count_values(data)) > MAX_VALUES:
+        raise _broken(path, f"its header has {values:,} values, and at most {MAX_VALUES:,} are allowed")
     try:
         header = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -153,4 +101,4 @@ def _check_spans(path: Path, tensors: Mapping[str, Tensor], base: int, size: int
 
 
 def _broken(path: Path, rule: str) -> BadCheckpoint:
-    return BadCheckpoint(f"{path} is not a sound safetensors file: {rule}", hint="download the file again")
+    return BadCheckpoint(f"{path} is not a sound safetensors file: {rule[:MOST_SHOWN]}", hint="download the file again")

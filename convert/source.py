@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configs
-from . import families, gguf, metadata, plan, tokenizer
+from . import families, fp8, gguf, metadata, plan, prequantized, tokenizer
 from .checkpoint import read_config, read_generation, read_tensors
 from .config import Config
-from .errors import UnsupportedModel
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
-from .safetensors import Tensor
+from .tensor import Tensor
 from .vocabulary import Vocabulary
 
 
@@ -39,13 +38,7 @@ class Source:
 
     @cached_property
     def family(self) -> Family:
-        quantization = self.raw.get("quantization_config") or self.raw.get("compression_config")
-        if quantization:
-            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-            raise UnsupportedModel(
-                f"the checkpoint is already quantized ({method})",
-                hint="convert the original, unquantized checkpoint, and quantize the GGUF",
-            )
+        prequantized.fp8_block(self.raw)
         return families.find(self.raw)
 
     @cached_property
@@ -54,7 +47,8 @@ class Source:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        return read_tensors(self.folder)
+        tensors, block = read_tensors(self.folder), prequantized.fp8_block(self.raw)
+        return tensors if block is None else fp8.with_scales(tensors, block)
 
     @cached_property
     def matched(self) -> Matched:

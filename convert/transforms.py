@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import fp8
 from .encode import to_f32
-from .safetensors import Tensor
+from .tensor import Tensor
 
 # Of f32 values: small enough for a core's cache, so that the passes over a chunk do not wait for memory.
 CHUNK_BYTES = 2 << 20
@@ -30,8 +31,8 @@ class Rows:
     """A tensor that is read in ranges of its rows.
 
     Of a vector the rows are its elements, of a matrix its rows; a tensor of more dimensions is read as the rows of its
-    matrices, one below another. dtype: F64, F32, F16 or BF16, of what ``read(start, stop)`` gives (bf16 as u16 bits),
-    shaped ``(stop - start, *row)``. ``release()`` lets go of the file's memory between two chunks.
+    matrices, one below another. dtype: F64, F32, F16, BF16 or F8_*, of what ``read(start, stop)`` gives (bf16 and fp8
+    as bits), shaped ``(stop - start, *row)``. ``release()`` lets go of the file's memory between two chunks.
     """
 
     shape: tuple[int, ...]
@@ -53,13 +54,15 @@ class Rows:
 
 
 def rows_of(tensor: Tensor) -> Rows:
-    """A checkpoint tensor as it is."""
+    """A checkpoint tensor as it is; one of 8-bit floats with factors as the f32 that they stand for."""
+    scale = tensor.scale
 
     def read(start: int, stop: int) -> NDArray[Any]:
         values = tensor.values
-        return (values.reshape(-1, values.shape[-1]) if values.ndim > 2 else values)[start:stop]
+        chunk = (values.reshape(-1, values.shape[-1]) if values.ndim > 2 else values)[start:stop]
+        return chunk if scale is None else fp8.dequantised(tensor, scale, chunk, start)
 
-    return Rows(tensor.shape, tensor.dtype, read, tensor.release)
+    return Rows(tensor.shape, tensor.dtype if scale is None else "F32", read, tensor.release)
 
 
 def constant(values: NDArray[np.float32]) -> Rows:
