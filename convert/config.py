@@ -19,13 +19,16 @@ MAX_CONTEXT = 1 << 24
 
 # Spellings of the same thing, the most common first.
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "hidden_size": ("n_embd",),
-    "num_hidden_layers": ("n_layer",),
-    "num_attention_heads": ("n_head",),
-    "intermediate_size": ("n_inner",),
+    "hidden_size": ("n_embd", "d_model", "dim"),
+    "num_hidden_layers": ("n_layer", "num_layers", "n_layers"),
+    "num_attention_heads": ("n_head", "num_heads", "n_heads"),
+    "head_dim": ("d_kv",),
+    "intermediate_size": ("n_inner", "d_ff", "hidden_dim"),
     "max_position_embeddings": ("n_positions", "n_ctx"),
-    "hidden_act": ("hidden_activation", "activation_function"),
-    "layer_norm_eps": ("layer_norm_epsilon",),
+    "hidden_act": ("hidden_activation", "activation_function", "activation", "feed_forward_proj"),
+    "layer_norm_eps": ("layer_norm_epsilon", "norm_eps"),
+    "rope_theta": ("global_rope_theta", "rotary_emb_base"),
+    "rope_local_base_freq": ("local_rope_theta",),
 }
 
 

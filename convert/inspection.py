@@ -63,6 +63,8 @@ def _config(source: Source) -> Iterator[Item]:
 
 def _rope(source: Source) -> Iterator[Item]:
     family, embedding = source.family, source.config.rope
+    if not family.rope_types:
+        return
     if reason := rope.problem(embedding, family.rope_types):
         yield Item("rope", "fail", reason)
         return

@@ -6,13 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import names, shapes
+from .attach import Attached
 from .config import Config
 from .encode import count_overflows, encode
 from .errors import BadCheckpoint, UnknownType, UnsupportedModel
@@ -24,33 +25,48 @@ from .safetensors import FLOATS, Tensor
 from .transforms import Misfit, Rows, constant, rows_of
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
-HEAD_SOURCE, HEAD_TARGET = "lm_head.weight", "output.weight"
-ALWAYS_F32 = re.compile(r".*_norm\.weight|position_embd\.weight|.*(?<!\.weight)")
+HEAD_TARGET = "output.weight"
+ALWAYS_F32 = re.compile(r".*_norm\.weight|(position_embd|token_types)\.weight|.*(?<!\.weight)")
 TIED = "tied to the embedding"
+TWIN = "a second copy of what the head has"
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Which source tensor becomes which target, and which are left out, with the reason."""
+    """Which source tensor becomes which target, and which are left out, with the reason.
+
+    shapes: of the targets that are a head's, which the head knows.
+    """
 
     sources: Mapping[str, Tensor]
     dropped: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matched:
-    """Find the source of every target.
+def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attached: Attached | None = None) -> Matched:
+    """Find the source of every target, but for what belongs to a head that is stored as metadata.
 
     Raises:
         BadCheckpoint: a tensor is missing, has another shape than the config says, or nothing maps it.
         UnsupportedModel: a tensor has a dtype that is not a plain float.
     """
     wanted = names.expand(_wanted(family, config), config.num_layers)
-    dropped: dict[str, str] = {}
+    native = attached.native if attached else {}
+    optional = {
+        source: target
+        for source, target in names.expand(family.optional(config), config.num_layers).items()
+        if target not in native
+    }
+    known = wanted | optional
+    dropped: dict[str, str] = dict.fromkeys(attached.twins, TWIN) if attached else {}
+    used = {*dropped, *(attached.names if attached else ())}
     found: dict[str, Tensor] = {}
     unmapped: list[str] = []
     for name, tensor in tensors.items():
-        canonical = _canonical(name, wanted, family)
-        if canonical in wanted and canonical not in found:
+        if name in used:
+            continue
+        canonical = _canonical(name, known, family)
+        if canonical in known and canonical not in found:
             found[canonical] = tensor
         elif reason := _dropped(name, canonical, family, config):
             dropped[name] = reason
@@ -58,10 +74,10 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matc
             unmapped.append(name)
     _refuse(unmapped, "that nothing maps", family)
     _refuse([name for name in wanted if name not in found], "missing", family)
-    sources = {target: found[source] for source, target in wanted.items()}
-    if config.tied and not family.tied_head:
+    sources = {target: found[source] for source, target in known.items() if source in found} | dict(native)
+    if (config.tied or not family.head) and not family.tied_head and HEAD_TARGET not in sources:
         sources[HEAD_TARGET] = found[family.embedding]
-    return Matched(sources, dropped)
+    return Matched(sources, dropped, attached.native_shapes if attached else {})
 
 
 def source_dtype(matched: Matched) -> str:
@@ -81,7 +97,7 @@ def resolve_dtype(dtype: str, matched: Matched) -> str:
 
 def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> list[TensorPlan]:
     """All tensors of the file, in the order they are written. Raises :class:`BadCheckpoint` for a wrong shape."""
-    transforms, own_shapes = family.transforms(config), family.shapes(config)
+    transforms, own_shapes = family.transforms(config), {**family.shapes(config), **matched.shapes}
     plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
     for target, tensor in matched.sources.items():
         expected = shapes.expected(target, config, own_shapes)
@@ -96,18 +112,25 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
 
 
 def _wanted(family: Family, config: Config) -> dict[str, str]:
-    head = {} if config.tied else {HEAD_SOURCE: HEAD_TARGET}
+    head = {} if config.tied or not family.head else {family.head: HEAD_TARGET}
     return {**family.tensors(config), **head}
 
 
 def _canonical(name: str, wanted: Mapping[str, str], family: Family) -> str:
     """The name a tensor has in the family's table: without the wrapper of a vision model, with the root."""
-    plain = name.replace("language_model.", "", 1)
+    plain = spelled(name.replace("language_model.", "", 1), family)
     return family.root + plain if plain not in wanted and family.root + plain in wanted else plain
 
 
+def spelled(name: str, family: Family) -> str:
+    """The name as the family's table spells it."""
+    for spelling, ours in family.spellings.items():
+        name = re.sub(spelling, ours, name)
+    return name
+
+
 def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
-    if canonical == HEAD_SOURCE and config.tied:
+    if family.head and canonical == family.head and config.tied:
         return TIED
     return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
 

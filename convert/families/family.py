@@ -32,6 +32,10 @@ def _no_limits(config: Config) -> Iterator[Item]:
     yield from ()
 
 
+def _no_token_types(config: Config) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One model family.
@@ -50,6 +54,10 @@ class Family:
     root: prefix that older saves leave out.
     square: head_dim must be hidden_size / num_attention_heads.
     tied_head: whether llama.cpp falls back to the embedding when there is no ``output.weight``.
+    optional: as ``tensors``, for those that some checkpoints have.
+    spellings: regular expression on a source name -> what it stands for in the tables.
+    head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
+    token_types: how many segment ids an encoder knows; llama.cpp loads no BERT that has none.
     """
 
     arch: str
@@ -70,6 +78,10 @@ class Family:
     embedding: str = "model.embed_tokens.weight"
     square: bool = False
     tied_head: bool = True
+    optional: Callable[[Config], Mapping[str, str]] = _nothing
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    head: str = "lm_head.weight"
+    token_types: Callable[[Config], int] = _no_token_types
 
 
 def shape_metadata(config: Config) -> dict[str, Value]:

@@ -1,0 +1,91 @@
+"""Tiny encoder checkpoints from recipes (tests/encoders/*.json): config, tensor names and shapes as transformers saved
+them, and what transformers computed. The values are drawn from a generator that numpy promises never to change, so no
+weights are stored; the script that wrote the recipes (tests/reference/make_encoders.py) draws the same ones."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RECIPES = Path(__file__).parent / "encoders"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
+def values(name: str, shape: Iterable[int]) -> np.ndarray:
+    """Random, but never near zero for norms; biases and weights of a size at which they all matter."""
+    shape = tuple(shape)
+    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    is_norm = "norm" in name.lower() or "emb_ln" in name or ".ln" in name
+    if is_norm and name.endswith(("weight", "gamma")):
+        return (1 + 0.3 * draw).astype(np.float32)
+    if len(shape) == 1:
+        return (0.3 * draw).astype(np.float32)
+    scale = 0.6 if "embed" in name or "shared" in name or "relative" in name else 1.0 / np.sqrt(shape[-1])
+    return (scale * draw).astype(np.float32)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    header, offset = {}, 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(array.tobytes())
+
+
+def recipe(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RECIPES / f"{name}.json").read_text())
+    return found
+
+
+def write(folder: Path, recipe: Mapping[str, Any]) -> Path:
+    """The checkpoint of a recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(recipe["config"]))
+    for name, content in {**tokenizer_files(), **recipe.get("files", {})}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    write_safetensors(folder / "model.safetensors", {n: values(n, s) for n, s in recipe["tensors"].items()})
+    for place, tensors in recipe.get("more_tensors", {}).items():
+        write_safetensors(folder / place, {n: values(place + n, s) for n, s in tensors.items()})
+    return folder
+
+
+def tokenizer_files() -> dict[str, Any]:
+    """Byte-level BPE without merges, put between <s> and </s> as RoBERTa does."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    letters = [chr(code) for code in _byte_letters()]
+    return {
+        "tokenizer.json": {
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [
+                {"id": index, "content": text, "special": True, "normalized": False, "lstrip": False, "rstrip": False,
+                 "single_word": False} for index, text in enumerate(specials)
+            ],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+            "post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0],
+                               "trim_offsets": True, "add_prefix_space": False},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": {text: index for index, text in enumerate(specials + letters)}, "merges": []},
+        },
+        "tokenizer_config.json": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+                                  "mask_token": "<mask>", "cls_token": "<s>", "sep_token": "</s>",
+                                  "clean_up_tokenization_spaces": False},
+    }  # fmt: skip
+
+
+def _byte_letters() -> list[int]:
+    """GPT-2's letters for the 256 bytes (transformers: bytes_to_unicode)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return printable + [256 + index for index in range(256 - len(printable))]
