@@ -7,7 +7,7 @@ config class may be absent, which is why each family brings a table of those def
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,20 +15,27 @@ from .errors import BadCheckpoint
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 MAX_LAYERS = 512
+MAX_EXPERTS = 1024
 MAX_CONTEXT = 1 << 24
 
 # Spellings of the same thing, the most common first.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model", "dim"),
-    "num_hidden_layers": ("n_layer", "num_layers", "n_layers"),
-    "num_attention_heads": ("n_head", "num_heads", "n_heads"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
     "head_dim": ("d_kv",),
-    "intermediate_size": ("n_inner", "d_ff", "hidden_dim"),
-    "max_position_embeddings": ("n_positions", "n_ctx"),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "d_ff", "hidden_dim"),
+    "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len", "seq_length"),
     "hidden_act": ("hidden_activation", "activation_function", "activation", "feed_forward_proj"),
-    "layer_norm_eps": ("layer_norm_epsilon", "norm_eps"),
+    "layer_norm_eps": ("layer_norm_epsilon", "norm_epsilon", "norm_eps"),
+    "rms_norm_eps": ("norm_eps", "layer_norm_epsilon"),
+    "partial_rotary_factor": ("rotary_pct",),
     "rope_theta": ("global_rope_theta", "rotary_emb_base"),
     "rope_local_base_freq": ("local_rope_theta",),
+    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
+    "num_experts_per_tok": ("num_experts_per_token", "moe_k", "moe_topk"),
+    "moe_intermediate_size": ("expert_ffn_hidden_size",),
+    "shared_expert_intermediate_size": ("shared_intermediate_size",),
 }
 
 
@@ -44,7 +51,11 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The shape of a decoder. ``values`` has every key of the file, flattened, over the defaults of its class."""
+    """The shape of a decoder. ``values`` has every key of the file, flattened, over the defaults of its class.
+
+    num_experts is 0 for a model without experts; expert_size and shared_size are the inner sizes of one routed expert
+    and of all shared ones together.
+    """
 
     values: Mapping[str, Any]
     vocab_size: int
@@ -54,6 +65,10 @@ class Config:
     num_kv_heads: int
     head_dim: int
     intermediate_size: int
+    num_experts: int
+    num_experts_used: int
+    expert_size: int
+    shared_size: int
     context_length: int
     activation: str
     tied: bool
@@ -68,8 +83,21 @@ class Config:
         """A whole number from 1 to ``most``. Raises :class:`BadCheckpoint` when it is anything else."""
         return _count(self.values, key, most, default)
 
+    def number(self, key: str) -> float:
+        """A finite positive number. Raises :class:`BadCheckpoint` when it is anything else, or absent."""
+        return number(self.values, key)
+
     def flag(self, key: str) -> bool:
         return bool(self.get(key, False))
+
+    @property
+    def rotary_size(self) -> int:
+        """How many elements of a head are rotated."""
+        return int(self.rope.partial_factor * self.head_dim)
+
+    @property
+    def layers(self) -> range:
+        return range(self.num_layers)
 
 
 def flatten(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,14 +106,18 @@ def flatten(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, **text} if isinstance(text, dict) else dict(raw)
 
 
-def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """Read a config, completed with the ``defaults`` of its class.
+Derived = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derived: Derived = lambda values: {}) -> Config:
+    """Read a config, completed with the ``defaults`` of its class, then with what is ``derived`` from all of that.
 
     Raises:
         BadCheckpoint: a value is missing, of the wrong kind or out of range.
     """
     given = flatten(raw)
     values = {**{key: value for key, value in defaults.items() if _get(given, key) is None}, **given}
+    values |= derived(values)
     hidden, heads = _count(values, "hidden_size", 1 << 17), _count(values, "num_attention_heads", 1 << 10)
     layers = _count(values, "num_hidden_layers", MAX_LAYERS)
     kv_heads = _count(values, "num_key_value_heads", 1 << 10, heads)
@@ -93,6 +125,9 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
         raise BadCheckpoint(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads")
     head_dim = _count(values, "head_dim", 1 << 14, hidden // heads)
     ropes = {kind: _rope(values, kind) for kind in (GLOBAL, LOCAL)}
+    inner = _count(values, "intermediate_size", 1 << 20, 4 * hidden)
+    experts = _count(values, "num_experts", MAX_EXPERTS, 0, least=0)
+    expert_size = _count(values, "moe_intermediate_size", 1 << 20, inner)
     return Config(
         values=values,
         vocab_size=_count(values, "vocab_size", 1 << 21),
@@ -101,7 +136,11 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate_size=_count(values, "intermediate_size", 1 << 20, 4 * hidden),
+        intermediate_size=inner,
+        num_experts=experts,
+        num_experts_used=_count(values, "num_experts_per_tok", experts, 0, least=0) if experts else 0,
+        expert_size=expert_size,
+        shared_size=_count(values, "shared_expert_intermediate_size", 1 << 20, expert_size, least=0),
         context_length=_count(values, "max_position_embeddings", MAX_CONTEXT),
         activation=str(_get(values, "hidden_act", "")),
         tied=bool(_get(values, "tie_word_embeddings", True)),
@@ -125,12 +164,12 @@ def _get(values: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return default
 
 
-def _count(values: Mapping[str, Any], key: str, most: int, default: int | None = None) -> int:
+def _count(values: Mapping[str, Any], key: str, most: int, default: int | None = None, *, least: int = 1) -> int:
     value = _get(values, key, default)
     if value is None:
         raise BadCheckpoint(f"config.json has no {key}", hint="download config.json again, or complete it by hand")
-    if type(value) is not int or not 1 <= value <= most:
-        raise BadCheckpoint(f"config.json: {key} must be a whole number from 1 to {most:,}, not {value!r}")
+    if type(value) is not int or not least <= value <= most:
+        raise BadCheckpoint(f"config.json: {key} must be a whole number from {least} to {most:,}, not {value!r}")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,48 +22,51 @@ from .families.family import Transform
 from .ggml import TYPES, GGMLType
 from .gguf import TensorPlan
 from .safetensors import FLOATS, Tensor
-from .transforms import Misfit, Rows, constant, rows_of
+from .transforms import Misfit, Rows, constant, rows_of, stack
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 HEAD_TARGET = "output.weight"
-ALWAYS_F32 = re.compile(r".*_norm\.weight|(position_embd|token_types)\.weight|.*(?<!\.weight)")
+ALWAYS_F32 = re.compile(
+    r".*_norm\.weight|(position_embd|token_types)\.weight|.*\.(ffn_gate_inp|ssm_conv1d|shortconv\.conv)\.weight|.*(?<!\.weight)"
+)
 TIED = "tied to the embedding"
 TWIN = "a second copy of what the head has"
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Which source tensor becomes which target, and which are left out, with the reason.
+    """Which source tensors become which target (several: its experts), and which are left out, with the reason.
 
     shapes: of the targets that are a head's, which the head knows.
     """
 
-    sources: Mapping[str, Tensor]
+    sources: Mapping[str, tuple[Tensor, ...]]
     dropped: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attached: Attached | None = None) -> Matched:
-    """Find the source of every target, but for what belongs to a head that is stored as metadata.
+    """Find the sources of every target, but for what belongs to a head that is stored as metadata.
 
     Raises:
         BadCheckpoint: a tensor is missing, has another shape than the config says, or nothing maps it.
         UnsupportedModel: a tensor has a dtype that is not a plain float.
     """
-    wanted = names.expand(_wanted(family, config), config.num_layers)
     native = attached.native if attached else {}
+    wanted = _expanded({**family.tensors(config), **_head(family, config)}, config)
     optional = {
-        source: target
-        for source, target in names.expand(family.optional(config), config.num_layers).items()
+        target: sources
+        for target, sources in _expanded(family.optional(config), config).items()
         if target not in native
     }
-    known = wanted | optional
-    dropped: dict[str, str] = dict.fromkeys(attached.twins, TWIN) if attached else {}
-    used = {*dropped, *(attached.names if attached else ())}
+    known = {source for table in (wanted, optional) for sources in table.values() for source in sources}
+    twins = dict.fromkeys(attached.twins, TWIN) if attached else {}
+    heads = attached.names if attached else set()
     found: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
     unmapped: list[str] = []
     for name, tensor in tensors.items():
-        if name in used:
+        if name in heads or name in twins:
             continue
         canonical = _canonical(name, known, family)
         if canonical in known and canonical not in found:
@@ -72,18 +75,22 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attache
             dropped[name] = reason
         else:
             unmapped.append(name)
+    present = {target: sources for target, sources in optional.items() if any(source in found for source in sources)}
+    targets = wanted | present
+    required = dict.fromkeys(source for sources in targets.values() for source in sources)
     _refuse(unmapped, "that nothing maps", family)
-    _refuse([name for name in wanted if name not in found], "missing", family)
-    sources = {target: found[source] for source, target in known.items() if source in found} | dict(native)
+    _refuse([name for name in required if name not in found], "missing", family)
+    sources = {target: tuple(found[source] for source in sources) for target, sources in targets.items()}
+    sources |= {target: (tensor,) for target, tensor in native.items()}
     if (config.tied or not family.head) and not family.tied_head and HEAD_TARGET not in sources:
-        sources[HEAD_TARGET] = found[family.embedding]
-    return Matched(sources, dropped, attached.native_shapes if attached else {})
+        sources[HEAD_TARGET] = (found[family.embedding],)
+    return Matched(sources, twins | dropped, attached.native_shapes if attached else {})
 
 
 def source_dtype(matched: Matched) -> str:
     """The dtype that most bytes of the checkpoint are in; f64 counts as f32."""
     sizes: Counter[str] = Counter()
-    for tensor in matched.sources.values():
+    for tensor in {tensor.name: tensor for tensors in matched.sources.values() for tensor in tensors}.values():
         sizes["F32" if tensor.dtype == "F64" else tensor.dtype] += tensor.nbytes
     return sizes.most_common(1)[0][0]
 
@@ -99,27 +106,36 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
     """All tensors of the file, in the order they are written. Raises :class:`BadCheckpoint` for a wrong shape."""
     transforms, own_shapes = family.transforms(config), {**family.shapes(config), **matched.shapes}
     plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
-    for target, tensor in matched.sources.items():
+    for target, sources in matched.sources.items():
         expected = shapes.expected(target, config, own_shapes)
         try:
-            rows = _transformed(target, _readable(tensor), transforms)
+            rows = _transformed(target, _gathered(sources), transforms)
         except Misfit as misfit:
-            raise _misshapen(tensor, target, expected) from misfit
+            raise _misshapen(sources[0], target, expected) from misfit
         if rows.shape != expected:
-            raise _misshapen(tensor, target, expected)
+            raise _misshapen(sources[0], target, expected)
         plans.append(_planned(target, rows, dtype))
     return plans
 
 
-def _wanted(family: Family, config: Config) -> dict[str, str]:
-    head = {} if config.tied or not family.head else {family.head: HEAD_TARGET}
-    return {**family.tensors(config), **head}
+def _expanded(table: names.Names, config: Config) -> dict[str, tuple[str, ...]]:
+    counts = {"expert": config.num_experts, "head": config.num_heads, "kv_head": config.num_kv_heads}
+    return names.expand(table, config.num_layers, counts)
 
 
-def _canonical(name: str, wanted: Mapping[str, str], family: Family) -> str:
-    """The name a tensor has in the family's table: without the wrapper of a vision model, with the root."""
+def _head(family: Family, config: Config) -> dict[str, str]:
+    return {} if config.tied or not family.head else {family.head: HEAD_TARGET}
+
+
+def _gathered(sources: tuple[Tensor, ...]) -> Rows:
+    parts = [_readable(tensor) for tensor in sources]
+    return stack(parts) if len(parts) > 1 else parts[0]
+
+
+def _canonical(name: str, known: Set[str], family: Family) -> str:
+    """The name a tensor has in the family's table: in its spelling, without a vision model's wrapper, with the root."""
     plain = spelled(name.replace("language_model.", "", 1), family)
-    return family.root + plain if plain not in wanted and family.root + plain in wanted else plain
+    return family.root + plain if plain not in known and family.root + plain in known else plain
 
 
 def spelled(name: str, family: Family) -> str:

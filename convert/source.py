@@ -51,7 +51,7 @@ class Source:
 
     @cached_property
     def config(self) -> Config:
-        return configs.normalise(self.raw, self.family.defaults)
+        return configs.normalise(self.raw, self.family.defaults, self.family.derived)
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:

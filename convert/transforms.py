@@ -7,7 +7,7 @@ of rows, so the memory of a conversion is that of a chunk, not of a tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,10 +27,11 @@ class Misfit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A tensor that is read in ranges of its first dimension.
+    """A tensor that is read in ranges of its rows.
 
-    dtype: F64, F32, F16 or BF16, of what ``read(start, stop)`` gives (bf16 as u16 bits), shaped
-    ``(stop - start, *shape[1:])``. ``release()`` lets go of the file's memory between two chunks.
+    Of a vector the rows are its elements, of a matrix its rows; a tensor of more dimensions is read as the rows of its
+    matrices, one below another. dtype: F64, F32, F16 or BF16, of what ``read(start, stop)`` gives (bf16 as u16 bits),
+    shaped ``(stop - start, *row)``. ``release()`` lets go of the file's memory between two chunks.
     """
 
     shape: tuple[int, ...]
@@ -38,22 +39,88 @@ class Rows:
     read: Callable[[int, int], NDArray[Any]] = field(repr=False, compare=False)
     release: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
+    @property
+    def height(self) -> int:
+        """How many rows there are."""
+        return math.prod(self.shape[:-1]) if len(self.shape) > 1 else math.prod(self.shape)
+
     def chunks(self) -> Iterator[NDArray[Any]]:
         """All rows in order, about ``CHUNK_BYTES`` at a time."""
-        step = max(1, CHUNK_BYTES // (4 * math.prod(self.shape[1:])))
-        for start in range(0, self.shape[0], step):
-            yield self.read(start, min(start + step, self.shape[0]))
+        step = max(1, CHUNK_BYTES // (4 * (self.shape[-1] if len(self.shape) > 1 else 1)))
+        for start in range(0, self.height, step):
+            yield self.read(start, min(start + step, self.height))
             self.release()
 
 
 def rows_of(tensor: Tensor) -> Rows:
     """A checkpoint tensor as it is."""
-    return Rows(tensor.shape, tensor.dtype, lambda start, stop: tensor.values[start:stop], tensor.release)
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        values = tensor.values
+        return (values.reshape(-1, values.shape[-1]) if values.ndim > 2 else values)[start:stop]
+
+    return Rows(tensor.shape, tensor.dtype, read, tensor.release)
 
 
 def constant(values: NDArray[np.float32]) -> Rows:
     """Values that were computed, not read."""
     return Rows(values.shape, "F32", lambda start, stop: values[start:stop])
+
+
+def stack(parts: Sequence[Rows]) -> Rows:
+    """Tensors of one shape one below another, as one of ``(len(parts), *shape)``: the experts of a layer.
+
+    Raises :class:`Misfit` when they are not alike.
+    """
+    shape, dtype = parts[0].shape, parts[0].dtype
+    if any((part.shape, part.dtype) != (shape, dtype) for part in parts):
+        raise Misfit(f"parts of {sorted({part.shape for part in parts})} and {sorted({part.dtype for part in parts})}")
+    matrices = [reshape(part, (1, *shape)) for part in parts] if len(shape) == 1 else parts
+    height = matrices[0].height
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        return np.concatenate([
+            matrices[place].read(max(start - place * height, 0), min(stop - place * height, height))
+            for place in range(start // height, (stop - 1) // height + 1)
+        ])  # fmt: skip
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    return Rows((len(parts), *shape), dtype, read, release)
+
+
+def gather(rows: Rows, source: NDArray[np.intp], shape: tuple[int, ...] | None = None) -> Rows:
+    """Row ``i`` of the result is row ``source[i]``; ``shape`` is that of the result, ``(len(source), row)`` if none.
+
+    Rows that lie near each other are read together, so that a chunk costs about its own size in memory.
+    """
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        wanted = source[start:stop]
+        jumps = np.flatnonzero(np.abs(np.diff(wanted)) > len(wanted)) + 1
+        return np.concatenate([_span(rows, piece) for piece in np.split(wanted, jumps)])
+
+    return replace(rows, shape=shape or (len(source), *rows.shape[1:][-1:]), read=read)
+
+
+def _span(rows: Rows, wanted: NDArray[np.intp]) -> NDArray[Any]:
+    first, last = int(wanted.min()), int(wanted.max())
+    return rows.read(first, last + 1)[wanted - first]
+
+
+def regroup(rows: Rows, sizes: Sequence[int], groups: int, *parts: int) -> Rows:
+    """Some parts of each group of rows, all groups of one part before the next part.
+
+    The rows are ``groups`` times parts of ``sizes`` rows, as fused projections have them head by head. The result has
+    the parts numbered ``parts``, in that order. Raises :class:`Misfit` when the rows do not divide so.
+    """
+    if rows.height != groups * sum(sizes):
+        raise Misfit(f"{rows.shape} does not divide into {groups} groups of {sum(sizes)} rows")
+    index = np.arange(rows.height).reshape(groups, -1)
+    ends = np.cumsum(sizes)
+    return gather(rows, np.concatenate([index[:, ends[part] - sizes[part] : ends[part]].ravel() for part in parts]))
 
 
 def rope_rows(rows: Rows, num_heads: int) -> Rows:
@@ -63,43 +130,79 @@ def rope_rows(rows: Rows, num_heads: int) -> Rows:
     neighbours. Row ``2 i + j`` of a head of the result is row ``j head_dim / 2 + i`` of the source.
     Raises :class:`Misfit` when the rows do not divide into heads of even size.
     """
-    if not rows.shape or rows.shape[0] % (2 * num_heads):
+    if not rows.shape or rows.height % (2 * num_heads):
         raise Misfit(f"{rows.shape} does not divide into {num_heads} heads of even size")
-    source = np.arange(rows.shape[0]).reshape(num_heads, 2, -1).swapaxes(1, 2).ravel()
-
-    def read(start: int, stop: int) -> NDArray[Any]:
-        wanted = source[start:stop]
-        first, last = int(wanted.min()), int(wanted.max())
-        return rows.read(first, last + 1)[wanted - first]
-
-    return replace(rows, read=read)
+    return gather(rows, np.arange(rows.height).reshape(num_heads, 2, -1).swapaxes(1, 2).ravel(), rows.shape)
 
 
 def transpose(rows: Rows) -> Rows:
-    """Swap the two dimensions: GPT-2 keeps its projections as (in, out). Reads the source in strips, once per chunk.
+    """Swap the last two dimensions: GPT-2 keeps its projections as (in, out). Reads the source in strips, per chunk.
 
-    Raises :class:`Misfit` for a tensor that is no matrix.
+    Raises :class:`Misfit` for a vector.
     """
-    if len(rows.shape) != 2:
+    if len(rows.shape) < 2:
         raise Misfit(f"{rows.shape} is no matrix")
-    height, width = rows.shape
+    *outer, height, width = rows.shape
     strip = max(1, CHUNK_BYTES // width)
 
-    def read(start: int, stop: int) -> NDArray[Any]:
+    def columns(matrix: int, start: int, stop: int) -> NDArray[Any]:
         parts = []
         for top in range(0, height, strip):
-            parts.append(rows.read(top, min(top + strip, height))[:, start:stop].T.copy())
+            first = matrix * height + top
+            parts.append(rows.read(first, first + min(strip, height - top))[:, start:stop].T.copy())
             rows.release()
         return np.concatenate(parts, axis=1)
 
-    return replace(rows, shape=(width, height), read=read)
+    def read(start: int, stop: int) -> NDArray[Any]:
+        matrices = range(start // width, (stop - 1) // width + 1)
+        return np.concatenate([
+            columns(matrix, max(start - matrix * width, 0), min(stop - matrix * width, width)) for matrix in matrices
+        ])  # fmt: skip
+
+    return replace(rows, shape=(*outer, width, height), read=read)
+
+
+def reshape(rows: Rows, shape: tuple[int, ...]) -> Rows:
+    """The same values in the same order under another shape. Raises :class:`Misfit` when their number differs."""
+    if math.prod(shape) != math.prod(rows.shape):
+        raise Misfit(f"{rows.shape} has not the values of {shape}")
+    if shape[-1] == rows.shape[-1] and min(len(shape), len(rows.shape)) > 1:
+        return replace(rows, shape=shape)
+    width = shape[-1] if len(shape) > 1 else 1
+    row = (width,) if len(shape) > 1 else ()
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        wide = rows.shape[-1] if len(rows.shape) > 1 else 1
+        first, last = start * width, stop * width
+        source = rows.read(first // wide, -(-last // wide)).ravel()
+        return source[first - first // wide * wide :][: last - first].reshape(stop - start, *row)
+
+    return replace(rows, shape=shape, read=read)
+
+
+def squeeze(rows: Rows) -> Rows:
+    """Without the dimensions of 1, as of a convolution over one channel."""
+    return reshape(rows, tuple(size for size in rows.shape if size != 1) or (1,))
+
+
+def column(rows: Rows) -> Rows:
+    """A vector as a matrix of one column."""
+    return reshape(rows, (*rows.shape, 1))
 
 
 def add_one(rows: Rows) -> Rows:
     """Gemma's norms store ``weight - 1``. The sum is taken in f32, as the model does."""
-    return replace(
-        rows, dtype="F32", read=lambda start, stop: to_f32(rows.read(start, stop), rows.dtype) + np.float32(1)
-    )
+    return computed(rows, lambda values: values + np.float32(1))
+
+
+def negative_exp(rows: Rows) -> Rows:
+    """Mamba stores the logarithm of its decay: ``-exp(a)``, in f32."""
+    return computed(rows, lambda values: -np.exp(values))
+
+
+def computed(rows: Rows, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Rows:
+    """Each value changed by ``function``, in f32."""
+    return replace(rows, dtype="F32", read=lambda start, stop: function(to_f32(rows.read(start, stop), rows.dtype)))
 
 
 def first_rows(rows: Rows, count: int) -> Rows:

@@ -1,44 +1,18 @@
 """Tiny encoder checkpoints from recipes (tests/encoders/*.json): config, tensor names and shapes as transformers saved
-them, and what transformers computed. The values are drawn from a generator that numpy promises never to change, so no
-weights are stored; the script that wrote the recipes (tests/reference/make_encoders.py) draws the same ones."""
+them, and what transformers computed of the weights that tests/sweeping.py draws for these names
+(tests/reference/make_encoders.py wrote them)."""
 
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from sweeping import write_weights
 
 RECIPES = Path(__file__).parent / "encoders"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
-
-
-def values(name: str, shape: Iterable[int]) -> np.ndarray:
-    """Random, but never near zero for norms; biases and weights of a size at which they all matter."""
-    shape = tuple(shape)
-    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    is_norm = "norm" in name.lower() or "emb_ln" in name or ".ln" in name
-    if is_norm and name.endswith(("weight", "gamma")):
-        return (1 + 0.3 * draw).astype(np.float32)
-    if len(shape) == 1:
-        return (0.3 * draw).astype(np.float32)
-    scale = 0.6 if "embed" in name or "shared" in name or "relative" in name else 1.0 / np.sqrt(shape[-1])
-    return (scale * draw).astype(np.float32)
-
-
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    header, offset = {}, 0
-    for name, array in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
-        offset += array.nbytes
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in tensors.values():
-            file.write(array.tobytes())
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -53,9 +27,8 @@ def write(folder: Path, recipe: Mapping[str, Any]) -> Path:
     for name, content in {**tokenizer_files(), **recipe.get("files", {})}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
-    write_safetensors(folder / "model.safetensors", {n: values(n, s) for n, s in recipe["tensors"].items()})
-    for place, tensors in recipe.get("more_tensors", {}).items():
-        write_safetensors(folder / place, {n: values(place + n, s) for n, s in tensors.items()})
+    for place, tensors in {"model.safetensors": recipe["tensors"], **recipe.get("more_tensors", {})}.items():
+        write_weights(folder / place, tensors, centred=False)
     return folder
 
 

@@ -44,5 +44,4 @@ def test_states_and_heads_are_those_of_transformers(name: str, tmp_path: Path, r
     difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
     scale = max(float(np.abs(theirs).max()) for _, theirs in pairs)
     record_property("difference", difference)
-    print(name, "scale", scale, "difference", difference)
     assert difference <= BOUND * scale

@@ -9,31 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from ingle.convert import convert
-from ingle.runtime.llama.context import Context, ContextOptions, Rows
 from ingle.runtime.llama.model import NativeModel
+from sweeping import last_logits
 
 TESTS = Path(__file__).parent
 FAMILIES = sorted(path.name for path in (TESTS / "checkpoints").iterdir())
 # ggml looks GELU up in a table of f16: without it (all other families) the difference is that of summation order.
 GELU_BOUND, BOUND = 1e-3, 1e-4
-
-
-def last_logits(model: NativeModel, prompt: dict[str, Any]) -> np.ndarray:
-    # Flash attention rounds on its way, so that it would hide what a conversion changed.
-    options = ContextOptions(
-        cells=prompt["context"],
-        sequences=1,
-        rows=512,
-        threads=1,
-        threads_prefill=1,
-        kv_type="f32",
-        flash_attention="off",
-    )
-    context = Context(model, options)
-    index = context.decode([Rows(slot=0, start=0, tokens=prompt["tokens"], output=True)])[0]
-    logits = context.logits(index).copy()
-    context.close()
-    return logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -221,7 +221,7 @@ CONFIG_KEYS = sorted({key for name in NAMES for key in json.loads((CHECKPOINTS /
         max_size=4,
     ),
 )
-@example("llama", {"num_attention_heads": 3, "num_key_value_heads": None})
+@example(name="llama", changes={"num_attention_heads": 3, "num_key_value_heads": None})
 def test_check_never_raises_whatever_the_config(
     name: str, changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

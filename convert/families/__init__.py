@@ -1,43 +1,20 @@
-"""The model families that can be converted, one short file each."""
+"""The model families that can be converted, one short file each: a module of this package with a ``FAMILY``."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from ..errors import UnsupportedModel
 from ..heads import DECODER_HEADS
-from . import (
-    bert,
-    distilbert,
-    electra,
-    gemma,
-    gemma2,
-    gemma3,
-    gpt2,
-    llama,
-    mistral,
-    modernbert,
-    nomic_bert,
-    olmo2,
-    phi3,
-    qwen2,
-    qwen3,
-    roberta,
-    smollm3,
-    t5,
-    t5_encoder,
-)
 from .family import Family
 from .refused import reason
 
-DECODERS = (gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi3, smollm3, olmo2)
-ENCODERS = (bert, electra, roberta, distilbert, modernbert, nomic_bert, t5_encoder)
-FAMILIES: tuple[Family, ...] = (
-    *(module.FAMILY for module in (*DECODERS, *ENCODERS)),
-    *(t5.FAMILY, t5.MT5, t5.UMT5, t5_encoder.UMT5),
-)
+_MODULES = (import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+FAMILIES: tuple[Family, ...] = tuple(module.FAMILY for module in _MODULES if hasattr(module, "FAMILY"))
 SUPPORTED = ", ".join(family.classes[0] for family in FAMILIES)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from .. import heads, names
 from ..config import Config, number
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from .family import Family, refuse_flags, unsupported
 
@@ -19,7 +20,7 @@ DROPPED = {
 }
 
 
-def tensors(root: str) -> dict[str, str]:
+def tensors(root: str) -> Names:
     """BERT's names below ``root``, but for the segments, which not every relative has."""
     layer = f"{root}encoder.layer.{{}}."
     table = {
@@ -41,7 +42,7 @@ def tensors(root: str) -> dict[str, str]:
     return {**names.weights(embeddings, table), **names.biases(table)}
 
 
-def pooler(root: str) -> dict[str, str]:
+def pooler(root: str) -> Names:
     table = {f"{root}pooler.dense": "cls"}
     return {**names.weights(table), **names.biases(table)}
 

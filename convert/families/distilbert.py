@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .. import heads, names
 from ..config import Config
+from ..names import Names
 from . import bert
 
 LAYER = "distilbert.transformer.layer.{}."
@@ -26,7 +27,7 @@ EMBEDDINGS = {
 }
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> Names:
     return {**names.weights(EMBEDDINGS, BLOCKS), **names.biases(BLOCKS)}
 
 

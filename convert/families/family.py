@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import rope
-from ..config import Config, number
+from ..config import Config, Derived, number
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from ..transforms import Rows, rope_rows
 
 Transform = Callable[[Rows], Rows]
 
+# llama.cpp's GELU is the tanh form, which is within 1e-3 of the exact one.
+GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+SILU = ("silu", "swish")
 ROPE_TYPES = frozenset({"default", "linear", "yarn"})
 CAUSAL_DROPPED: Mapping[str, str] = {
     r".*\.rotary_emb\.inv_freq": "computed from rope_theta",
@@ -25,6 +29,10 @@ CAUSAL_DROPPED: Mapping[str, str] = {
 
 
 def _nothing(config: Config) -> dict[str, Any]:
+    return {}
+
+
+def _as_given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
@@ -44,7 +52,10 @@ class Family:
     classes, model_types: what config.json calls it.
     activations: the hidden_act values that llama.cpp computes for it.
     defaults: what the config class assumes for keys that config.json leaves out.
-    tensors: source name -> target name of every tensor that must be there (``{}`` is the layer), but the head.
+    derived: keys in our spelling, worked out from those of config.json.
+    tensors: source name -> target name of every tensor that must be there, but the head (see :mod:`..names`).
+    optional: the same for tensors that some checkpoints have.
+    spellings: regular expression on a source name -> what it stands for in the tables.
     metadata: keys besides :func:`shape_metadata`, without the arch prefix.
     transforms: regular expression on the target name -> what is done to the tensor.
     computed: tensors that are not in the checkpoint.
@@ -52,11 +63,9 @@ class Family:
     dropped: regular expression on the source name -> why it is left out.
     limits: verdicts on what llama.cpp computes differently, or not at all.
     root: prefix that older saves leave out.
+    head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
     square: head_dim must be hidden_size / num_attention_heads.
     tied_head: whether llama.cpp falls back to the embedding when there is no ``output.weight``.
-    optional: as ``tensors``, for those that some checkpoints have.
-    spellings: regular expression on a source name -> what it stands for in the tables.
-    head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
     token_types: how many segment ids an encoder knows; llama.cpp loads no BERT that has none.
     """
 
@@ -65,7 +74,8 @@ class Family:
     model_types: tuple[str, ...]
     activations: tuple[str, ...]
     defaults: Mapping[str, Any]
-    tensors: Callable[[Config], Mapping[str, str]]
+    tensors: Callable[[Config], Names]
+    derived: Derived = _as_given
     metadata: Callable[[Config], dict[str, Value]] = _nothing
     transforms: Callable[[Config], Mapping[str, Transform]] = _nothing
     computed: Callable[[Config], Mapping[str, NDArray[np.float32]]] = _nothing
@@ -74,13 +84,13 @@ class Family:
     limits: Callable[[Config], Iterator[Item]] = _no_limits
     rope_types: frozenset[str] = ROPE_TYPES
     partial_rotary: bool = False
+    optional: Callable[[Config], Names] = _nothing
+    spellings: Mapping[str, str] = field(default_factory=dict)
     root: str = "model."
+    head: str = "lm_head.weight"
     embedding: str = "model.embed_tokens.weight"
     square: bool = False
     tied_head: bool = True
-    optional: Callable[[Config], Mapping[str, str]] = _nothing
-    spellings: Mapping[str, str] = field(default_factory=dict)
-    head: str = "lm_head.weight"
     token_types: Callable[[Config], int] = _no_token_types
 
 
@@ -101,6 +111,24 @@ def shape_metadata(config: Config) -> dict[str, Value]:
     return keys
 
 
+def layer_norm_metadata(config: Config) -> dict[str, Value]:
+    """The keys of a decoder with layer norms; the embedding of positions, if any, is its own."""
+    return {
+        "block_count": config.num_layers,
+        "context_length": config.context_length,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_heads,
+        "attention.head_count_kv": config.num_kv_heads,
+        "attention.layer_norm_epsilon": number(config.values, "layer_norm_eps"),
+    }
+
+
+def expert_metadata(config: Config) -> dict[str, Value]:
+    """The keys of a mixture of experts."""
+    return {"expert_count": config.num_experts, "expert_used_count": config.num_experts_used}
+
+
 def rotated_rows(config: Config) -> dict[str, Transform]:
     """Query and key rows in the order of llama.cpp's "norm" rotary embedding."""
     return {
@@ -112,6 +140,13 @@ def rotated_rows(config: Config) -> dict[str, Transform]:
 def unsupported(name: str, value: object) -> Item:
     """A config value that llama.cpp's graph of the family cannot compute."""
     return Item("config", "fail", f"{name} is {value!r}, which llama.cpp cannot compute for this architecture")
+
+
+def refuse_values(config: Config, **computed: object) -> Iterator[Item]:
+    """A verdict for each of these config keys that has another value than the one llama.cpp computes with."""
+    for name, value in computed.items():
+        if config.get(name, value) != value:
+            yield unsupported(name, config.get(name))
 
 
 def refuse_flags(config: Config, *names: str) -> Iterator[Item]:

@@ -11,7 +11,7 @@ from ..transforms import add_one
 from .family import Family, Transform, refuse_flags, shape_metadata, unsupported
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(names.LLAMA)
 
 

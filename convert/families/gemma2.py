@@ -15,7 +15,7 @@ from .family import shape_metadata, unsupported, window_pattern
 LAYERS_OF_27B = 46
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(names.EMBEDDING, names.FINAL_NORM, names.SANDWICH_NORMS, names.ATTENTION, names.GATED_MLP)
 
 

@@ -20,7 +20,7 @@ LAYERS_OF_27B = 62
 VISION = "the vision tower: this version converts the language model only"
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return {**gemma2.tensors(config), **names.weights(names.QUERY_KEY_NORMS)}
 
 

@@ -12,7 +12,7 @@ from ..transforms import transpose
 from .family import Family, Transform, refuse_flags, unsupported
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return {**names.weights(names.GPT2_EMBEDDINGS, names.GPT2), **names.biases(names.GPT2)}
 
 

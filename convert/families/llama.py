@@ -11,7 +11,7 @@ from ..gguf import Value
 from .family import ROPE_TYPES, Family, rotated_rows, shape_metadata
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     biased: tuple[names.Names, ...] = (names.ATTENTION,) if config.flag("attention_bias") else ()
     biased += (names.GATED_MLP,) if config.flag("mlp_bias") else ()
     return {**names.weights(names.LLAMA), **names.biases(*biased)}

@@ -9,6 +9,7 @@ import numpy as np
 from .. import heads, names, rope
 from ..config import MAX_CONTEXT, Config
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from . import bert
 from .family import Family, refuse_flags, unsupported
@@ -29,7 +30,7 @@ OUTSIDE = {
 }
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> Names:
     """The first layer has no norm before its attention: the embedding's serves."""
     norms = {f"model.layers.{layer}.attn_norm": f"blk.{layer}.attn_norm" for layer in range(1, config.num_layers)}
     return names.weights(OUTSIDE, BLOCKS, norms)

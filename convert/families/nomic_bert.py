@@ -8,6 +8,7 @@ from dataclasses import replace
 from .. import heads, names, rope
 from ..config import MAX_CONTEXT, Config
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from . import bert
 from .family import refuse_flags, unsupported
@@ -34,7 +35,7 @@ OWN_CODE = {
 """What llama.cpp computes of the settings that only the model's own code has."""
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> Names:
     return {**names.weights(MATRICES, NORMS), **names.biases(NORMS)}
 
 

@@ -10,7 +10,7 @@ from ..report import Item
 from .family import Family, refuse_flags, shape_metadata
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(
         names.EMBEDDING, names.FINAL_NORM, names.ATTENTION, names.QUERY_KEY_NORMS, names.POST_NORMS, names.GATED_MLP
     )

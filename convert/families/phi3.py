@@ -14,7 +14,7 @@ from ..report import Item
 from .family import Family, shape_metadata, window_warning
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(names.PHI3)
 
 

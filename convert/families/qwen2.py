@@ -12,7 +12,7 @@ from .family import Family, shape_metadata, window_warning
 BIASED = {source: target for source, target in names.ATTENTION.items() if not source.endswith("o_proj")}
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return {**names.weights(names.LLAMA), **names.biases(BIASED)}
 
 

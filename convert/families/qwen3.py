@@ -12,7 +12,7 @@ from . import qwen2
 from .family import refuse_flags
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(names.LLAMA, names.QUERY_KEY_NORMS)
 
 

@@ -14,7 +14,7 @@ from .llama import FAMILY as LLAMA
 ROPELESS_EVERY = 4
 
 
-def tensors(config: Config) -> dict[str, str]:
+def tensors(config: Config) -> names.Names:
     return names.weights(names.LLAMA)
 
 

@@ -1,4 +1,4 @@
-"""T5, flan-T5, mT5, umT5: an encoder and a decoder, with a bias by relative position in their attention.
+"""T5 and flan-T5: an encoder and a decoder, with a bias by relative position in their attention.
 
 The first T5 scales its states by ``d_model ** -0.5`` before the head, which llama.cpp does not do: the scale goes into
 the head, which is then written even where it is tied to the embedding.
@@ -7,11 +7,11 @@ the head, which is then written even where it is tied to the embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .. import names
 from ..config import MAX_CONTEXT, Config, number
 from ..gguf import Value
+from ..names import Names
 from ..report import Item
 from ..transforms import Rows, scaled
 from .family import Family, Transform, unsupported
@@ -56,21 +56,17 @@ def decoder_layers(config: Config) -> int:
     return config.count("num_decoder_layers", 512, config.num_layers)
 
 
-def tensors(config: Config) -> dict[str, str]:
-    return _tensors(config, 1, 1)
+def tensors(config: Config) -> Names:
+    return both_sides(config, 1, 1)
 
 
-def tensors_own_positions(config: Config) -> dict[str, str]:
-    """umT5 has its own relative positions in each layer."""
-    return _tensors(config, config.num_layers, decoder_layers(config))
-
-
-def _tensors(config: Config, encoder: int, decoder: int) -> dict[str, str]:
+def both_sides(config: Config, encoder: int, decoder: int) -> Names:
+    """``encoder`` and ``decoder``: how many layers of each have relative positions of their own."""
     return names.weights(
         {"shared": "token_embd"},
-        names.expand(stack("encoder", config), config.num_layers),
+        stack("encoder", config),
         positions("encoder", encoder),
-        names.expand(stack("decoder", config), decoder_layers(config)),
+        names.in_layers(stack("decoder", config), range(decoder_layers(config))),
         positions("decoder", decoder),
     )
 
@@ -163,18 +159,3 @@ FAMILY = Family(
     embedding="shared.weight",
     tied_head=False,
 )  # fmt: skip
-MT5 = replace(
-    FAMILY,
-    classes=("MT5ForConditionalGeneration",),
-    model_types=("mt5",),
-    defaults={**FAMILY.defaults, "feed_forward_proj": GATED, "vocab_size": 250112},
-    transforms=lambda config: {},
-    tied_head=True,
-)
-UMT5 = replace(
-    FAMILY,
-    classes=("UMT5ForConditionalGeneration",),
-    model_types=("umt5",),
-    defaults={**FAMILY.defaults, "feed_forward_proj": GATED, "vocab_size": 250112},
-    tensors=tensors_own_positions,
-)

@@ -6,18 +6,16 @@ from dataclasses import replace
 
 from .. import names
 from ..config import Config
+from ..names import Names
 from . import t5
 
 
-def tensors(config: Config) -> dict[str, str]:
-    return _tensors(config, 1)
+def tensors(config: Config) -> Names:
+    return sided(config, 1)
 
 
-def tensors_own_positions(config: Config) -> dict[str, str]:
-    return _tensors(config, config.num_layers)
-
-
-def _tensors(config: Config, own: int) -> dict[str, str]:
+def sided(config: Config, own: int) -> Names:
+    """``own``: how many layers have relative positions of their own."""
     return names.weights({"shared": "token_embd"}, t5.stack("encoder", config), t5.positions("encoder", own))
 
 
@@ -32,4 +30,3 @@ FAMILY = replace(
     transforms=lambda config: {},
     tied_head=True,
 )
-UMT5 = replace(FAMILY, classes=("UMT5EncoderModel",), tensors=tensors_own_positions)

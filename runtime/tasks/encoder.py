@@ -158,7 +158,7 @@ class Encoder:
         self.close()
 
     def _ready(self, length: int) -> StatesContext:
-        """A context for texts of ``length`` tokens. Its buffers grow with the square of its size, so it starts small."""
+        """A context for texts of ``length`` tokens: as small as will do, for its buffers grow with its square."""
         if self._context is None or self._context.capacity < length:
             if self._context is not None:
                 self._context.close()

@@ -138,7 +138,7 @@ def make(name: str, spec: Spec) -> None:
         tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
         recipe["golden"] = [golden(model.eval(), tokenizer.encode(text).ids, Path(folder), spec) for text in TEXTS]
     (TESTS / "encoders" / f"{name}.json").write_text(json.dumps(recipe) + "\n")
-    print(name, len(recipe["tensors"]), "tensors")
+    sys.stdout.write(f"{name}: {len(recipe['tensors'])} tensors\n")
 
 
 def golden(model: Any, ids: list[int], folder: Path, spec: Spec) -> dict[str, Any]:
