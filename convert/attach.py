@@ -110,13 +110,18 @@ def metadata(attached: Attached, config: Config) -> dict[str, Value]:
     if config.get("problem_type"):
         described[f"{KEY}.problem_type"] = str(config.get("problem_type"))
     for name, layer in attached.layers.items():
-        if layer.weight is not None:
+        if layer.weight is None:
+            described[f"{KEY}.{name}.tied"] = True
+        else:
             described[f"{KEY}.{name}.shape"] = np.array(layer.weight.shape, np.uint32)
     return described
 
 
 def native_metadata(attached: Attached, config: Config) -> dict[str, Value]:
-    """llama.cpp's own keys, without the prefix of the architecture, for a head that it computes."""
+    """llama.cpp's own keys, without the prefix of the architecture: its pooling, and a classifier that it computes."""
+    if attached.task == FEATURES:
+        kind = POOLING_TYPES.get(attached.pooling)
+        return {} if kind is None else {"pooling_type": kind}
     if not attached.native:
         return {}
     found: dict[str, Value] = {"pooling_type": RANK, "classifier.output_labels": labels(config, _outputs(attached))}
@@ -173,7 +178,7 @@ def _layer(step: Step, tensors: Mapping[str, Tensor], config: Config, twins: dic
     bias = _found(step.bias or beside, tensors) if step.has_bias(config) else None
     if tied and weight_name in tensors:
         twins[weight_name] = None
-    if bias is not None and bias.name != beside and beside in tensors:
+    if bias is not None and step.bias and beside in tensors:
         twins[beside] = bias
     return Layer(None if tied else _found(weight_name, tensors), bias)
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeping import write_weights
+import numpy as np
+from ingle.runtime.tasks.encoder import Encoder
+from sweeping import values, write_weights
 
 RECIPES = Path(__file__).parent / "encoders"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
@@ -62,3 +64,17 @@ def _byte_letters() -> list[int]:
     """GPT-2's letters for the 256 bytes (transformers: bytes_to_unicode)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return printable + [256 + index for index in range(256 - len(printable))]
+
+
+def weights(name: str, tensor: str) -> np.ndarray:
+    """The values of a tensor of a recipe."""
+    return values(tensor, tuple(recipe(name)["tensors"][tensor]), centred=False)
+
+
+def both(encoder: Encoder, case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What we and what transformers make of the tokens of a case: states, or what the head gives."""
+    states = encoder.states(case["ids"])
+    if "states" in case:
+        return states, np.array(case["states"])
+    assert encoder.head is not None
+    return encoder.head.run(states), np.array(case.get("logits", case.get("embedding")))

@@ -132,6 +132,9 @@ def limits(config: Config) -> Iterator[Item]:
     distance = config.count("relative_attention_max_distance", MAX_CONTEXT)
     if distance != MAX_DISTANCE:
         yield unsupported("relative_attention_max_distance", distance)
+    if decoder_layers(config) > config.num_layers:
+        yield Item("config", "fail", f"llama.cpp loads no decoder of {decoder_layers(config)} layers behind an encoder "
+                   f"of {config.num_layers}: it must not be the deeper one")  # fmt: skip
 
 
 FAMILY = Family(

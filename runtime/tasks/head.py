@@ -134,10 +134,15 @@ class Head:
 
 def _layer(name: str, metadata: Mapping[str, Value], embedding: Callable[[], Array]) -> Layer:
     prefix = f"{KEY}.{name}"
-    shape = metadata.get(f"{prefix}.shape")
-    weight = embedding() if shape is None else _array(metadata[f"{prefix}.weight"]).reshape(np.asarray(shape))
     bias = metadata.get(f"{prefix}.bias")
-    return Layer(weight, None if bias is None else _array(bias))
+    return Layer(_weight(prefix, metadata, embedding), None if bias is None else _array(bias))
+
+
+def _weight(prefix: str, metadata: Mapping[str, Value], embedding: Callable[[], Array]) -> Array:
+    if metadata.get(f"{prefix}.tied"):
+        return embedding()
+    shape = metadata[f"{prefix}.shape"]
+    return _array(metadata[f"{prefix}.weight"]).reshape(np.asarray(shape))
 
 
 def _array(value: Value) -> Array:

@@ -29,7 +29,7 @@ TINY = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_att
 DISTIL = {"vocab_size": VOCAB, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64}
 TOKENS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 MODERN = {**TINY, **TOKENS, "num_hidden_layers": 4, "local_attention": 8, "cls_token_id": 0, "sep_token_id": 2}
-T5 = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 12, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 3,
+T5 = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 12, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2,
       "num_heads": 4, "decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 2}  # fmt: skip
 # As many labels that text order (0, 1, 10, 2) is not the order of the numbers.
 LABELS = {"id2label": {index: f"kind {index}" for index in range(11)}, "num_labels": 11}
@@ -39,12 +39,15 @@ FUSED = {"use_sliding_window": False}
 
 @dataclass(frozen=True)
 class Spec:
-    """files: beside the checkpoint. more: tensors in other folders."""
+    """files: beside the checkpoint. more: tensors in other folders. written, added: what older saves have otherwise in
+    the config (null: not at all), and of tensors."""
 
     kind: str
     config: dict[str, Any]
     files: dict[str, Any] = field(default_factory=dict)
     more: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
+    added: dict[str, list[int]] = field(default_factory=dict)
 
 
 def sentence(pooling: str, width: int) -> dict[str, Any]:
@@ -111,7 +114,14 @@ SPECS: dict[str, Spec] = {
     ),
     "t5": Spec("T5ForConditionalGeneration", T5),
     "t5_gated": Spec(
-        "T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+        "T5ForConditionalGeneration",
+        {**T5, "num_decoder_layers": 1, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+    "flan_t5": Spec(
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu"},
+        written={"tie_word_embeddings": False, "scale_decoder_outputs": None},
+        added={"lm_head.weight": [VOCAB, 32]},
     ),
     "mt5": Spec("MT5ForConditionalGeneration", T5),
     "umt5": Spec("UMT5ForConditionalGeneration", T5),
@@ -130,6 +140,10 @@ def make(name: str, spec: Spec) -> None:
         recipe["config"] = json.loads((Path(folder) / "config.json").read_text())
         with safe_open(Path(folder) / "model.safetensors", "pt") as file:
             recipe["tensors"] = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    recipe["config"] = {
+        k: v for k, v in {**recipe["config"], **spec.written}.items() if k not in spec.written or v is not None
+    }
+    recipe["tensors"] |= spec.added
     with tempfile.TemporaryDirectory() as folder:
         encoders.write(Path(folder), recipe)
         model, info = getattr(transformers, spec.kind).from_pretrained(folder, output_loading_info=True)
