@@ -30,6 +30,10 @@ GATED_MLP: Names = {
     LAYER + "mlp.up_proj": "blk.{}.ffn_up",
     LAYER + "mlp.down_proj": "blk.{}.ffn_down",
 }
+PLAIN_MLP: Names = {
+    LAYER + "mlp.up_proj": "blk.{}.ffn_up",
+    LAYER + "mlp.down_proj": "blk.{}.ffn_down",
+}
 PRE_NORMS: Names = {
     LAYER + "input_layernorm": "blk.{}.attn_norm",
     LAYER + "post_attention_layernorm": "blk.{}.ffn_norm",

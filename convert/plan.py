@@ -148,6 +148,9 @@ def spelled(name: str, family: Family) -> str:
 def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
     if family.head and canonical == family.head and config.tied:
         return TIED
+    number = re.match(r"model\.layers\.(\d+)\.", canonical)
+    if family.surplus_layers and number and int(number[1]) >= config.num_layers:
+        return family.surplus_layers
     return next((reason for rule, reason in family.dropped.items() if re.fullmatch(rule, name)), "")
 
 

@@ -20,11 +20,18 @@ Transform = Callable[[Rows], Rows]
 
 # llama.cpp's GELU is the tanh form, which is within 1e-3 of the exact one.
 GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+# llama.cpp's numbers for how a router turns scores into weights.
+SOFTMAX, SIGMOID = 1, 2
 SILU = ("silu", "swish")
 ROPE_TYPES = frozenset({"default", "linear", "yarn"})
 CAUSAL_DROPPED: Mapping[str, str] = {
     r".*\.rotary_emb\.inv_freq": "computed from rope_theta",
     r".*\.attention\.(bias|masked_bias)": "a causal mask, not a weight",
+}
+VISION_DROPPED: Mapping[str, str] = {
+    **CAUSAL_DROPPED,
+    r"(model\.)?(vision_tower|vision_model|multi_modal_projector|visual)\..*": "the vision tower: this version "
+    "converts the language model only",
 }
 
 
@@ -61,6 +68,7 @@ class Family:
     computed: tensors that are not in the checkpoint.
     shapes: shapes of targets that differ from :func:`..shapes.expected`.
     dropped: regular expression on the source name -> why it is left out.
+    surplus_layers: why layers after the last one are left out; empty when there must be none.
     limits: verdicts on what llama.cpp computes differently, or not at all.
     root: prefix that older saves leave out.
     head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
@@ -81,6 +89,7 @@ class Family:
     computed: Callable[[Config], Mapping[str, NDArray[np.float32]]] = _nothing
     shapes: Callable[[Config], Mapping[str, tuple[int, ...]]] = _nothing
     dropped: Mapping[str, str] = field(default_factory=lambda: CAUSAL_DROPPED)
+    surplus_layers: str = ""
     limits: Callable[[Config], Iterator[Item]] = _no_limits
     rope_types: frozenset[str] = ROPE_TYPES
     partial_rotary: bool = False

@@ -14,10 +14,9 @@ from ..config import MAX_CONTEXT, Config, number
 from ..gguf import Value
 from ..report import Item
 from . import gemma, gemma2
-from .family import CAUSAL_DROPPED, shape_metadata, unsupported, window_pattern
+from .family import VISION_DROPPED, shape_metadata, unsupported, window_pattern
 
 LAYERS_OF_27B = 62
-VISION = "the vision tower: this version converts the language model only"
 
 
 def tensors(config: Config) -> names.Names:
@@ -59,7 +58,7 @@ FAMILY = replace(
     },
     tensors=tensors,
     metadata=metadata,
-    dropped={**CAUSAL_DROPPED, r"(model\.)?(vision_tower|multi_modal_projector)\..*": VISION},
+    dropped=VISION_DROPPED,
     limits=limits,
     rope_types=frozenset({"default", "linear"}),
 )  # fmt: skip

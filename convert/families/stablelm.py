@@ -15,7 +15,7 @@ HEAD_NORMS: names.Names = {
 
 
 def tensors(config: Config) -> names.Names:
-    norms = {**names.FINAL_NORM, **names.PRE_NORMS}
+    norms: names.Names = {**names.FINAL_NORM, **names.PRE_NORMS}
     if config.flag("use_parallel_residual"):
         norms = names.without(norms, "ffn_norm")
     plain = (names.EMBEDDING, norms, names.ATTENTION, names.GATED_MLP)

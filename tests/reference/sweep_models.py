@@ -29,6 +29,9 @@ SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 UNTIED = {**SHAPE, "tie_word_embeddings": False}
 MULTI_HEAD = {key: value for key, value in UNTIED.items() if key != "num_key_value_heads"}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+SIGMOID_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
+                   "topk_group": 1, "n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+                   "num_hidden_layers": 3}  # fmt: skip
 HALF_ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 QUARTER_ROPE = {**HALF_ROPE, "partial_rotary_factor": 0.25}
 
@@ -58,4 +61,42 @@ MODELS: dict[str, Model] = {
                          "logits_scaling": 1.5, "residual_multiplier": 0.8, "attention_multiplier": 0.3}),
     "glm4": Model("Glm4ForCausalLM", {**UNTIED, "head_dim": 16, "attention_bias": True, "rope_parameters": HALF_ROPE}),
     "olmo3": Model("Olmo3ForCausalLM", {**UNTIED, "num_hidden_layers": 4, "sliding_window": 8}),
+    "ministral3": Model("Ministral3ForCausalLM", {**UNTIED, "head_dim": 16, "rope_parameters": {
+                        "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                        "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16,
+                        "llama_4_scaling_beta": 0.1}}),
+    "lfm2": Model("Lfm2ForCausalLM", {**SHAPE, "layer_types": ["conv", "full_attention"], "block_multiple_of": 16},
+                  older={"layer_types": None, "full_attn_idxs": [1]}),
+    "lfm2_moe": Model("Lfm2MoeForCausalLM", {**SHAPE, **EXPERTS, "num_hidden_layers": 3, "num_dense_layers": 1,
+                      "layer_types": ["conv", "full_attention", "conv"]}),
+    "mamba": Model("MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCAB,
+                   "state_size": 8}),
+    "falcon_mamba": Model("FalconMambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCAB,
+                          "state_size": 8, "tie_word_embeddings": False}),
+    "mamba2": Model("Mamba2ForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCAB,
+                    "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1}),
+    "cohere": Model("CohereForCausalLM", {**SHAPE, "logit_scale": 0.5}),
+    "cohere2": Model("Cohere2ForCausalLM", {**SHAPE, "num_hidden_layers": 4, "sliding_window": 8, "logit_scale": 0.5}),
+    "phi": Model("PhiForCausalLM", {**UNTIED, "rope_parameters": HALF_ROPE}),
+    "bloom": Model("BloomForCausalLM", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCAB}),
+    "mpt": Model("MptForCausalLM", {"d_model": 32, "n_layers": 2, "n_heads": 4, "vocab_size": VOCAB,
+                 "max_seq_len": 128}),
+    "olmo": Model("OlmoForCausalLM", {**UNTIED, "clip_qkv": 1.5}),
+    "olmoe": Model("OlmoeForCausalLM", {**MULTI_HEAD, "num_experts": 4, "num_experts_per_tok": 2}),
+    "nemotron": Model("NemotronForCausalLM", {**UNTIED, "rope_parameters": HALF_ROPE}, centred=True),
+    "exaone4": Model("Exaone4ForCausalLM", {**UNTIED, "sliding_window": None, "sliding_window_pattern": None,
+                     "layer_types": ["full_attention"] * 2}),
+    "ernie4_5": Model("Ernie4_5ForCausalLM", {**SHAPE, "head_dim": 16}),
+    "ernie4_5_moe": Model("Ernie4_5_MoeForCausalLM", {**SHAPE, "moe_num_experts": 4, "moe_k": 2,
+                          "moe_intermediate_size": 16, "moe_layer_start_index": 1, "num_hidden_layers": 3}),
+    "hunyuan_dense": Model("HunYuanDenseV1ForCausalLM", {**UNTIED, "head_dim": 16}),
+    "seed_oss": Model("SeedOssForCausalLM", {**UNTIED, "head_dim": 16}),
+    "arcee": Model("ArceeForCausalLM", UNTIED),
+    "glm": Model("GlmForCausalLM", {**UNTIED, "head_dim": 8, "attention_bias": True, "rope_parameters": HALF_ROPE}),
+    "glm4_moe": Model("Glm4MoeForCausalLM", {**UNTIED, **SIGMOID_EXPERTS, "head_dim": 16, "use_qk_norm": True,
+                      "attention_bias": True, "rope_parameters": HALF_ROPE, "num_nextn_predict_layers": 0}),
+    "dots1": Model("Dots1ForCausalLM", {**MULTI_HEAD, **SIGMOID_EXPERTS, "num_key_value_heads": 4}),
+    "gpt_bigcode": Model("GPTBigCodeForCausalLM", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48,
+                         "n_positions": 128, "vocab_size": VOCAB}),
+    "jais2": Model("Jais2ForCausalLM", {**UNTIED, "head_dim": 8}),
 }  # fmt: skip
