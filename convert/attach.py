@@ -132,6 +132,15 @@ def native_metadata(attached: Attached, config: Config) -> dict[str, Value]:
     return found
 
 
+def summary(attached: Attached, config: Config) -> str:
+    """One line about the head, for people."""
+    parts = [attached.pooling if attached.pooling != "each" else "each token", *(step.kind for step in attached.steps)]
+    labelled = attached.task not in UNLABELLED
+    count = f", {len(labels(config, _outputs(attached)))} label(s)" if labelled else ""
+    where = "in metadata and llama.cpp's own tensors" if attached.native else "in metadata"
+    return f"{attached.task}{count}: {' → '.join(parts)}; {where}"
+
+
 def weights(attached: Attached) -> dict[str, Value]:
     """The weights, as f32. Reads the tensors."""
     values: dict[str, Value] = {}

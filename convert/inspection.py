@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import metadata, modelcard, plan, rope
+from . import attach, metadata, modelcard, plan, rope
 from .errors import IngleError, UnsupportedModel
 from .report import Item, Report
 from .source import Source
@@ -87,6 +87,11 @@ def _tensors(source: Source) -> Iterator[Item]:
         yield Item("left out", "ok", f"{names[0]}{more}: {reason}")
 
 
+def _head(source: Source) -> Iterator[Item]:
+    if source.attached:
+        yield Item("head", "ok", attach.summary(source.attached, source.config))
+
+
 def _dtype(source: Source) -> Iterator[Item]:
     yield Item("dtype", "ok", f"{plan.source_dtype(source.matched)} → {source.dtype}")
 
@@ -110,6 +115,7 @@ ASPECTS: tuple[tuple[str, Callable[[Source], Iterator[Item]]], ...] = (
     ("config", _config),
     ("rope", _rope),
     ("tensors", _tensors),
+    ("head", _head),
     ("dtype", _dtype),
     ("tokenizer", _tokenizer),
     ("size", _size),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...convert import gguf
-from ...convert.encode import to_f32
+from ...convert.encode import from_q8_0, to_f32
 from ...convert.errors import BadRequest, ContextLengthExceeded, UnsupportedModel
 from ...convert.progress import Progress, silent
 from ..llama.model import NativeModel
@@ -196,12 +196,15 @@ class Encoder:
         """The token embedding, (vocabulary, width), for a decoder that is tied to it."""
         file = gguf.read(self._model.path)
         info = file.tensors["token_embd.weight"]
+        stored = file.tensor("token_embd.weight")
+        if info.type.name == "Q8_0":
+            return from_q8_0(stored).reshape(info.shape)
         if info.type.name not in FLOATS:
             raise UnsupportedModel(
                 f"the head needs the token embedding, which is stored as {info.type.name}",
-                hint=f"keep the model as one of {', '.join(FLOATS)}",
+                hint=f"keep the model as one of {', '.join(FLOATS)} or Q8_0",
             )
-        return to_f32(file.tensor("token_embd.weight"), info.type.name)
+        return to_f32(stored, info.type.name)
 
 
 def _classification(head: Head, logits: Array) -> Classification:
