@@ -81,3 +81,10 @@ def _to_q8_0(numbers: NDArray[np.float32]) -> NDArray[np.uint8]:
     packed[:, :2] = halves.view(np.uint8)
     packed[:, 2:] = rounded.astype(np.int8).view(np.uint8)
     return packed
+
+
+def from_q8_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The values of blocks of 34 bytes, in order, as a vector."""
+    packed = blocks.reshape(-1, 2 + Q8_0_BLOCK)
+    scale = packed[:, :2].copy().view(np.float16).astype(np.float32)
+    return (packed[:, 2:].view(np.int8) * scale).ravel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import metadata, modelcard, plan, rope
+from . import attach, metadata, modelcard, plan, rope
 from .errors import IngleError, UnsupportedModel
 from .report import Item, Report
 from .source import Source
@@ -63,6 +63,8 @@ def _config(source: Source) -> Iterator[Item]:
 
 def _rope(source: Source) -> Iterator[Item]:
     family, embedding = source.family, source.config.rope
+    if not family.rope_types:
+        return
     if reason := rope.problem(embedding, family.rope_types):
         yield Item("rope", "fail", reason)
         return
@@ -83,6 +85,11 @@ def _tensors(source: Source) -> Iterator[Item]:
         names = [name for name, why in dropped.items() if why == reason]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Item("left out", "ok", f"{names[0]}{more}: {reason}")
+
+
+def _head(source: Source) -> Iterator[Item]:
+    if source.attached:
+        yield Item("head", "ok", attach.summary(source.attached, source.config))
 
 
 def _dtype(source: Source) -> Iterator[Item]:
@@ -108,6 +115,7 @@ ASPECTS: tuple[tuple[str, Callable[[Source], Iterator[Item]]], ...] = (
     ("config", _config),
     ("rope", _rope),
     ("tensors", _tensors),
+    ("head", _head),
     ("dtype", _dtype),
     ("tokenizer", _tokenizer),
     ("size", _size),

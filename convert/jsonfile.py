@@ -34,6 +34,14 @@ def count_values(data: bytes) -> int:
     return sum(data.count(mark) for mark in (b",", b"[", b"{"))
 
 
+def read_array(path: Path, most_bytes: int = MAX_CONFIG_BYTES) -> list[Any]:
+    """The array in a JSON file, within the limits of :func:`read_object`."""
+    value = _parse(read_bytes(path, most_bytes), path)
+    if not isinstance(value, list):
+        raise BadCheckpoint(f"{path} holds a JSON {type(value).__name__}, not an array")
+    return value
+
+
 def read_bytes(path: Path, most_bytes: int) -> bytes:
     """The bytes of a regular file of at most ``most_bytes``; a FIFO or device is refused without waiting for it."""
     try:
@@ -51,12 +59,17 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 def parse_object(data: bytes, path: Path) -> dict[str, Any]:
     """Parse the bytes of ``path`` as a JSON object, within the limits."""
+    value = _parse(data, path)
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{path} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _parse(data: bytes, path: Path) -> Any:
     try:
         value = json.loads(data, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path} is not valid JSON: {error}", hint="download the file again") from error
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path} holds a JSON {type(value).__name__}, not an object")
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         level = [child for container in level for child in _children(container) if isinstance(child, dict | list)]

@@ -59,7 +59,7 @@ def convert(
     _check_tied(source)
     require_space(out.parent, source.size_bytes)
     with appearing(out) as partial:
-        gguf.write(partial, source.metadata, source.plans, progress)
+        gguf.write(partial, source.metadata | source.head_weights(), source.plans, progress)
         if prove is not None:
             prove(partial)
     return Conversion(
@@ -85,7 +85,13 @@ def _check_out(source: Source, out: Path) -> None:
 
 def _check_tied(source: Source) -> None:
     """A stored head that is said to be tied must really hold the embedding, or there are two readings of the model."""
-    matched = source.matched
+    matched, attached = source.matched, source.attached
+    for name, other in (attached.twins if attached else {}).items():
+        if not plan.same_values(source.tensors[name], other or matched.sources["token_embd.weight"][0]):
+            raise BadCheckpoint(
+                f"{name} should hold the same values as {other.name if other else 'the embedding'}, and does not",
+                hint='set "tie_word_embeddings" in config.json to what the model was trained with',
+            )
     for name in (name for name, reason in matched.dropped.items() if reason == plan.TIED):
         if not plan.same_values(source.tensors[name], matched.sources["token_embd.weight"][0]):
             raise BadCheckpoint(

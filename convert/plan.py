@@ -6,13 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import fp8, names, shapes
+from .attach import Attached
 from .config import Config
 from .encode import count_overflows, encode
 from .errors import BadCheckpoint, UnknownType, UnsupportedModel
@@ -29,31 +30,45 @@ ALWAYS_F32 = re.compile(
     r".*_norm\.weight|(position_embd|token_types)\.weight|.*\.(ffn_gate_inp|ssm_conv1d|shortconv\.conv)\.weight|.*(?<!\.weight)"
 )
 TIED = "tied to the embedding"
+TWIN = "a second copy of what the head has"
 COUNTED_AS = {"F64": "F32", **dict.fromkeys(fp8.DTYPES, "BF16")}
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Which source tensors become which target (several: its experts), and which are left out, with the reason."""
+    """Which source tensors become which target (several: its experts), and which are left out, with the reason.
+
+    shapes: of the targets that are a head's, which the head knows.
+    """
 
     sources: Mapping[str, tuple[Tensor, ...]]
     dropped: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matched:
-    """Find the sources of every target.
+def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attached: Attached | None = None) -> Matched:
+    """Find the sources of every target, but for what belongs to a head that is stored as metadata.
 
     Raises:
         BadCheckpoint: a tensor is missing, has another shape than the config says, or nothing maps it.
         UnsupportedModel: a tensor has a dtype that is not a plain float.
     """
+    native = attached.native if attached else {}
     wanted = _expanded({**family.tensors(config), **_head(family, config)}, config)
-    optional = _expanded(family.optional(config), config)
+    optional = {
+        target: sources
+        for target, sources in _expanded(family.optional(config), config).items()
+        if target not in native
+    }
     known = {source for table in (wanted, optional) for sources in table.values() for source in sources}
+    twins = dict.fromkeys(attached.twins, TWIN) if attached else {}
+    heads = attached.names if attached else set()
     found: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     unmapped: list[str] = []
     for name, tensor in tensors.items():
+        if name in heads or name in twins:
+            continue
         canonical = _canonical(name, known, family)
         if canonical in known and canonical not in found:
             found[canonical] = tensor
@@ -67,9 +82,10 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config) -> Matc
     _refuse(unmapped, "that nothing maps", family)
     _refuse([name for name in required if name not in found], "missing", family)
     sources = {target: tuple(found[source] for source in sources) for target, sources in targets.items()}
-    if config.tied and not family.tied_head:
+    sources |= {target: (tensor,) for target, tensor in native.items()}
+    if (config.tied or not family.head) and not family.tied_head and HEAD_TARGET not in sources:
         sources[HEAD_TARGET] = (found[family.embedding],)
-    return Matched(sources, dropped)
+    return Matched(sources, twins | dropped, attached.native_shapes if attached else {})
 
 
 def source_dtype(matched: Matched) -> str:
@@ -89,7 +105,7 @@ def resolve_dtype(dtype: str, matched: Matched) -> str:
 
 def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> list[TensorPlan]:
     """All tensors of the file, in the order they are written. Raises :class:`BadCheckpoint` for a wrong shape."""
-    transforms, own_shapes = family.transforms(config), family.shapes(config)
+    transforms, own_shapes = family.transforms(config), {**family.shapes(config), **matched.shapes}
     plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
     for target, sources in matched.sources.items():
         expected = shapes.expected(target, config, own_shapes)
@@ -109,7 +125,7 @@ def _expanded(table: names.Names, config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def _head(family: Family, config: Config) -> dict[str, str]:
-    return {} if config.tied else {family.head: HEAD_TARGET}
+    return {} if config.tied or not family.head else {family.head: HEAD_TARGET}
 
 
 def _gathered(sources: tuple[Tensor, ...]) -> Rows:
@@ -119,14 +135,19 @@ def _gathered(sources: tuple[Tensor, ...]) -> Rows:
 
 def _canonical(name: str, known: Set[str], family: Family) -> str:
     """The name a tensor has in the family's table: in its spelling, without a vision model's wrapper, with the root."""
-    plain = name.replace("language_model.", "", 1)
-    for spelling, ours in family.spellings.items():
-        plain = re.sub(spelling, ours, plain)
+    plain = spelled(name.replace("language_model.", "", 1), family)
     return family.root + plain if plain not in known and family.root + plain in known else plain
 
 
+def spelled(name: str, family: Family) -> str:
+    """The name as the family's table spells it."""
+    for spelling, ours in family.spellings.items():
+        name = re.sub(spelling, ours, name)
+    return name
+
+
 def _dropped(name: str, canonical: str, family: Family, config: Config) -> str:
-    if canonical == family.head and config.tied:
+    if family.head and canonical == family.head and config.tied:
         return TIED
     number = re.match(r"model\.layers\.(\d+)\.", canonical)
     if family.surplus_layers and number and int(number[1]) >= config.num_layers:

@@ -40,6 +40,9 @@ def _common(config: Config) -> dict[str, tuple[int, ...]]:
         "ffn_gate": (inner, hidden),
         "ffn_up": (inner, hidden),
         "ffn_down": (hidden, inner),
+        "position_embd": (config.context_length, hidden),
+        **dict.fromkeys(("token_embd_norm", "attn_output_norm", "layer_output_norm", "cls.norm"), (hidden,)),
+        "cls": (hidden, hidden),
         **_experts(config),
     }
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
 from . import config as configs
-from . import families, fp8, gguf, metadata, plan, prequantized, tokenizer
+from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
 from .config import Config
 from .families import Family
@@ -53,7 +54,16 @@ class Source:
     @cached_property
     def matched(self) -> Matched:
         family, config = self.family, self.config
-        return plan.match(self.tensors, family, config)
+        return plan.match(self.tensors, family, config, self.attached)
+
+    @cached_property
+    def attached(self) -> Attached | None:
+        """What stands on top of the model, and is stored as metadata."""
+        head = heads.find(families.class_name(self.raw))
+        if head is None:
+            return sentence.read(self.folder, self.config)
+        spelled = {plan.spelled(name, self.family): tensor for name, tensor in self.tensors.items()}
+        return attach.attach(head, spelled, self.config)
 
     @cached_property
     def dtype(self) -> str:
@@ -70,11 +80,23 @@ class Source:
 
     @cached_property
     def metadata(self) -> dict[str, Value]:
-        """All keys of the file."""
-        arch = self.family.arch
-        own = {f"{arch}.{key}": value for key, value in self.family.metadata(self.config).items()}
+        """All keys of the file, but the weights of a head."""
+        arch, config, attached = self.family.arch, self.config, self.attached
+        own = self.family.metadata(config) | (attach.native_metadata(attached, config) if attached else {})
         general = metadata.general(self.folder, arch, self.dtype, self.num_parameters, self.generation)
-        return {**general, **own, **self.vocabulary.metadata}
+        token_types = self.family.token_types(config)
+        return {
+            **general,
+            **{f"{arch}.{key}": value for key, value in own.items()},
+            **self.vocabulary.metadata,
+            **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
+            **(attach.metadata(attached, config) if attached else {}),
+            **sentence.prompts(self.folder),
+        }
+
+    def head_weights(self) -> dict[str, Value]:
+        """The weights of a head, as metadata. Reads its tensors."""
+        return attach.weights(self.attached) if self.attached else {}
 
     @property
     def num_parameters(self) -> int:
@@ -83,4 +105,5 @@ class Source:
     @property
     def size_bytes(self) -> int:
         """Size of the file, padding aside."""
-        return len(gguf.header(self.metadata, self.plans)) + sum(tensor.nbytes for tensor in self.plans)
+        tensors = sum(tensor.nbytes for tensor in self.plans)
+        return len(gguf.header(self.metadata, self.plans)) + (self.attached.nbytes if self.attached else 0) + tensors

@@ -220,3 +220,18 @@ def computed(rows: Rows, function: Callable[[NDArray[np.float32]], NDArray[np.fl
 def first_rows(rows: Rows, count: int) -> Rows:
     """Only the first ``count`` rows."""
     return replace(rows, shape=(count, *rows.shape[1:]))
+
+
+def rows_from(rows: Rows, start: int) -> Rows:
+    """Without the first ``start`` rows. Raises :class:`Misfit` when there are no more."""
+    if not rows.shape or rows.shape[0] <= start:
+        raise Misfit(f"{rows.shape} has no rows behind the first {start}")
+    shape = (rows.shape[0] - start, *rows.shape[1:])
+    return replace(rows, shape=shape, read=lambda first, last: rows.read(first + start, last + start))
+
+
+def scaled(rows: Rows, factor: float) -> Rows:
+    """All values times ``factor``, in f32."""
+    return replace(
+        rows, dtype="F32", read=lambda start, stop: to_f32(rows.read(start, stop), rows.dtype) * np.float32(factor)
+    )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .request import Delta as Delta
     from .request import Sampling as Sampling
     from .request import Usage as Usage
+    from .tasks.encoder import Classification as Classification
+    from .tasks.encoder import Encoder as Encoder
 
 _HOMES = {
     "Model": ".model",
@@ -22,8 +24,10 @@ _HOMES = {
     "Usage": ".request",
     "Stream": ".engine.stream",
     "IngleError": "..convert.errors",
+    "Encoder": ".tasks.encoder",
+    "Classification": ".tasks.encoder",
 }
-__all__ = ["Delta", "IngleError", "LoadOptions", "Model", "Sampling", "Stream", "Usage"]
+__all__ = ["Classification", "Delta", "Encoder", "IngleError", "LoadOptions", "Model", "Sampling", "Stream", "Usage"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ VECTORS: tuple[tuple[str, float, float], ...] = (
     (r".*\.A_log", 0.5, 0.3),
     (r".*\.dt_bias", -1.0, 0.5),
     (r".*\.alpha_[np]", 0.3, 0.1),
-    (r".*(norm|ln_|layer_scalar).*(?<!bias)", 1.0, 0.1),
+    (r".*([Nn]orm|_ln|ln_|layer_scalar).*(?<!bias)", 1.0, 0.1),
     (r".*\.D", 1.0, 0.1),
     (r".*", 0.0, 0.1),
 )

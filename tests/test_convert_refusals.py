@@ -26,8 +26,8 @@ from ingle.convert.families import FAMILIES
 def test_a_class_name_decides_and_a_model_type_only_without_one(tmp_path: Path) -> None:
     folder = edit(copy("llama", tmp_path), architectures=...)
     assert convert(folder, tmp_path / "m.gguf").architecture == "llama"
-    edit(folder, architectures=["LlamaForSequenceClassification"])
-    with pytest.raises(UnsupportedModel, match="LlamaForSequenceClassification"):
+    edit(folder, architectures=["LlamaForQuestionAnswering"])
+    with pytest.raises(UnsupportedModel, match="LlamaForQuestionAnswering"):
         convert(folder, tmp_path / "n.gguf")
 
 

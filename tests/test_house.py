@@ -25,7 +25,7 @@ LAYERS = (
     {"engine"},
     {"verify"},
     {"store"},
-    {"model"},
+    {"model", "tasks"},
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"

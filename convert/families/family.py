@@ -47,6 +47,10 @@ def _no_limits(config: Config) -> Iterator[Item]:
     yield from ()
 
 
+def _no_token_types(config: Config) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One model family.
@@ -67,9 +71,10 @@ class Family:
     surplus_layers: why layers after the last one are left out; empty when there must be none.
     limits: verdicts on what llama.cpp computes differently, or not at all.
     root: prefix that older saves leave out.
-    head: source name of the head, when it is not tied to ``embedding``.
+    head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
     square: head_dim must be hidden_size / num_attention_heads.
     tied_head: whether llama.cpp falls back to the embedding when there is no ``output.weight``.
+    token_types: how many segment ids an encoder knows; llama.cpp loads no BERT that has none.
     """
 
     arch: str
@@ -95,6 +100,7 @@ class Family:
     embedding: str = "model.embed_tokens.weight"
     square: bool = False
     tied_head: bool = True
+    token_types: Callable[[Config], int] = _no_token_types
 
 
 def shape_metadata(config: Config) -> dict[str, Value]:

@@ -20,8 +20,11 @@ SMALL_FILES = (
     "chat_template.jinja",
     "chat_template.json",
     "config.json",
+    "config_sentence_transformers.json",
     "generation_config.json",
     "merges.txt",
+    "modules.json",
+    "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -29,7 +32,8 @@ SMALL_FILES = (
     "vocab.json",
     WEIGHTS_INDEX,
 )
-MORE_TEMPLATES = re.compile(r"additional_chat_templates/[^/]+\.jinja")
+MORE_SMALL_FILES = re.compile(r"additional_chat_templates/[^/]+\.jinja|\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
+"""In folders: chat templates, and the modules of sentence-transformers with their few weights."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 PREFERRED = ("Q4_K_M", "Q8_0", "Q5_K_M", "Q4_K_S", "Q6_K", "Q4_0", "Q5_K_S", "IQ4_XS", "IQ4_NL", "BF16", "F16", "F32")
@@ -77,7 +81,7 @@ def small_files(repository: Repository) -> list[RemoteFile]:
             f"{repository.id} has neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}",
             hint=f"only safetensors weights are read; {_what_is_there(repository)}",
         )
-    return [file for name, file in repository.files.items() if name in SMALL_FILES or MORE_TEMPLATES.fullmatch(name)]
+    return [file for name, file in repository.files.items() if name in SMALL_FILES or MORE_SMALL_FILES.fullmatch(name)]
 
 
 def weight_files(repository: Repository, index: str | None) -> list[RemoteFile]:

@@ -1,0 +1,1 @@
+"""What a model is asked besides to continue a text: embeddings, labels."""
