@@ -14,7 +14,7 @@ from .encode import to_f32
 from .errors import BadCheckpoint, UnsupportedModel
 from .gguf import Value
 from .heads import ANSWER, CHOICE, FEATURES, MASK, REPLACED, Head, Pooling, Step
-from .safetensors import FLOATS, Tensor
+from .tensor import FLOATS, Tensor
 from .transforms import rows_of
 
 KEY = "ingle.head"
