@@ -127,9 +127,9 @@ def test_a_repository_that_is_no_checkpoint_is_refused_by_name(pull: Puller, hub
 
 
 def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(pull: Puller, hub: FakeHub) -> None:
-    hub.add(NAME, checkpoint() | {"config.json": b'{"architectures": ["MambaForCausalLM"]}'})
+    hub.add(NAME, checkpoint() | {"config.json": b'{"architectures": ["UnheardOfForCausalLM"]}'})
     pull.tools = Tools()
-    with pytest.raises(UnsupportedModel, match="MambaForCausalLM"):
+    with pytest.raises(UnsupportedModel, match="UnheardOfForCausalLM"):
         pull()
     assert not hub.bodies("cdn")
 
