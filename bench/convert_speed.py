@@ -68,7 +68,7 @@ def write_checkpoint(folder: Path) -> None:
         ("generation_config", {"bos_token_id": 0, "eos_token_id": 2}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards(), 1):
         file = f"model-{number:05}.safetensors"
         write_shard(folder / file, shard, number)
