@@ -13,6 +13,7 @@ from .inspection import warnings
 from .progress import Progress, silent
 from .report import Item
 from .source import Source
+from .tensor import Arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ def convert(
     dtype: str = "auto",
     *,
     prove: Callable[[Path], None] | None = None,
+    arrive: Arrive | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a checkpoint folder to a GGUF file.
@@ -44,6 +46,7 @@ def convert(
 
     Args:
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
+        arrive: where of the weights only the headers are in ``folder``: waits for a file of weights, and maps it.
 
     Raises:
         BadCheckpoint, UnsupportedModel: what ``check`` reports as ``fail``, before anything is written; or a value
@@ -53,7 +56,7 @@ def convert(
         VerificationFailed: from ``prove``.
         DiskFull, StorageError: the file could not be written.
     """
-    source = Source(folder, dtype)
+    source = Source(folder, dtype, arrive)
     found = warnings(source)
     _check_out(source, out)
     _check_tied(source)

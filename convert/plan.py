@@ -104,10 +104,14 @@ def resolve_dtype(dtype: str, matched: Matched) -> str:
 
 
 def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> list[TensorPlan]:
-    """All tensors of the file, in the order they are written. Raises :class:`BadCheckpoint` for a wrong shape."""
+    """All tensors of the file, in the order they are written: the layers' before those of the end, as shards arrive.
+
+    Raises:
+        BadCheckpoint: a tensor has a shape that the config does not give it.
+    """
     transforms, own_shapes = family.transforms(config), {**family.shapes(config), **matched.shapes}
     plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
-    for target, sources in matched.sources.items():
+    for target, sources in sorted(matched.sources.items(), key=_comes_last):
         expected = shapes.expected(target, config, own_shapes)
         try:
             rows = _transformed(target, _gathered(sources), transforms)
@@ -117,6 +121,10 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
             raise _misshapen(sources[0], target, expected)
         plans.append(_planned(target, rows, dtype))
     return plans
+
+
+def _comes_last(item: tuple[str, tuple[Tensor, ...]]) -> bool:
+    return item[0].startswith("output")
 
 
 def _expanded(table: names.Names, config: Config) -> dict[str, tuple[str, ...]]:

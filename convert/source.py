@@ -4,6 +4,7 @@ configs only, and raises what is wrong with it."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from .config import Config
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
-from .tensor import Tensor
+from .tensor import Arrive, Tensor
 from .vocabulary import Vocabulary
 
 
 class Source:
     """One folder, to be converted with one ``dtype`` (see :data:`plan.DTYPES`)."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, arrive: Arrive | None = None) -> None:
+        """``arrive``: where of the weights only the headers are here yet, see :data:`.tensor.Arrive`."""
         self.folder = folder
         self._dtype = dtype
+        self._arrive = arrive
 
     @cached_property
     def raw(self) -> Mapping[str, Any]:
@@ -48,7 +51,8 @@ class Source:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        tensors, block = read_tensors(self.folder), prequantized.fp8_block(self.raw)
+        block = prequantized.fp8_block(self.raw)
+        tensors = {name: replace(one, arrive=self._arrive) for name, one in read_tensors(self.folder).items()}
         return tensors if block is None else fp8.with_scales(tensors, block)
 
     @cached_property

@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,16 @@ class Scale:
     block: tuple[int, ...]
 
 
+Arrive = Callable[[Path], mmap.mmap]
+"""Waits until a file of which only the header is here is whole, and maps it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A view over a mapped file: ``shape`` elements from byte ``offset`` (absolute), ``strides`` bytes apart.
 
     strides: None for rows that lie one after the other. scale: None where the elements are the values.
+    arrive: None where the whole file is here.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Tensor:
     _map: mmap.mmap = field(repr=False, compare=False)
     strides: tuple[int, ...] | None = None
     scale: Scale | None = None
+    arrive: Arrive | None = field(default=None, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
@@ -63,12 +69,16 @@ class Tensor:
         """All stored values, backed by the file (bf16 and fp8 as their bits): only what is touched is read."""
         if not math.prod(self.shape):
             return np.empty(self.shape, ELEMENTS[self.dtype])
-        return np.ndarray(self.shape, ELEMENTS[self.dtype], self._map, self.offset, self.strides)
+        return np.ndarray(self.shape, ELEMENTS[self.dtype], self._buffer, self.offset, self.strides)
 
     def release(self) -> None:
         """Let go of the memory that reading took; the bytes stay in the file."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+            self._buffer.madvise(mmap.MADV_DONTNEED)
+
+    @property
+    def _buffer(self) -> mmap.mmap:
+        return self._map if self.arrive is None else self.arrive(self.file)
 
 
 def map_file(path: Path, least_bytes: int) -> tuple[mmap.mmap, int]:

@@ -12,6 +12,7 @@ from typing import Any
 from ingle.convert import gguf
 from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
+from ingle.runtime.store.checkpoint import Checkpoint
 from ingle.runtime.store.stages import Tools
 
 
@@ -41,6 +42,11 @@ def sharded() -> dict[str, bytes]:
     return files | shards | {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()}
 
 
+def bytes_of(checkpoint: Checkpoint, file: Path) -> bytes:
+    """Of a file of weights, waited for if it is on its way."""
+    return checkpoint.arrive(file)[:] if checkpoint.arrive else file.read_bytes()
+
+
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -61,9 +67,11 @@ class Workmen:
     def inspect(self, folder: Path) -> None:
         assert (folder / "config.json").exists()
 
-    def convert(self, folder: Path, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
+    def convert(
+        self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress
+    ) -> None:
         self.done.append(f"convert {dtype}")
-        weights = b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+        weights = b"".join(bytes_of(checkpoint, path) for path in sorted(checkpoint.folder.glob("*.safetensors")))
         progress("convert", 0, len(weights))
         with appearing(out) as partial:
             partial.write_bytes(b"GGUF" + dtype.encode() + weights)

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from faketools import Workmen
+from faketools import Workmen, bytes_of
 from ingle.convert.errors import IngleError
 from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
 from ingle.runtime.store.build import obtain
+from ingle.runtime.store.checkpoint import Checkpoint
 from ingle.runtime.store.stages import Tools
 from ingle.runtime.store.store import Store
 
@@ -27,9 +28,12 @@ STEP_S = 0.02
 
 
 class SlowWorkmen(Workmen):
-    def convert(self, folder: Path, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
+    def convert(
+        self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress
+    ) -> None:
+        weights = bytes_of(checkpoint, checkpoint.folder / "model.safetensors")
         with appearing(out) as partial:
-            self._write(partial, b"GGUF" + (folder / "model.safetensors").read_bytes(), "convert", progress)
+            self._write(partial, b"GGUF" + weights, "convert", progress)
             prove(partial)
 
     def quantize(self, source: Path, out: Path, type_name: str, progress: Progress) -> None:

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ingle.convert import check, safetensors
 from ingle.convert.errors import BadCheckpoint, BadName, HubError
+from ingle.convert.progress import silent
 from ingle.convert.report import Item
 from ingle.runtime.cli.convert import convert_command
 from ingle.runtime.store import preview
-from ingle.runtime.store.checkpoint import checkpoint_folder
+from ingle.runtime.store.arrival import checkpoint_at
 from ingle.runtime.store.download import Library
 from ingle.runtime.store.fetch import Body, Patience, read_span
 from ingle.runtime.store.hub import Hub
@@ -70,7 +71,8 @@ def judged(pull: Puller, *, offline: bool = False) -> list[Item]:
 
 
 def downloaded(pull: Puller) -> list[Item]:
-    folder = checkpoint_folder(NAME, library=library(pull))
+    with checkpoint_at(NAME, silent, library(pull)) as checkpoint:
+        folder = checkpoint.complete()
     return without(folder, check(folder).items)
 
 

@@ -21,6 +21,7 @@ from ingle.convert.errors import (
 )
 from ingle.runtime.store import build, manifest
 from ingle.runtime.store.cache import Cache
+from ingle.runtime.store.checkpoint import Checkpoint
 from ingle.runtime.store.lock import locked
 from ingle.runtime.store.manifest import Entry, KeptFile, Source
 from ingle.runtime.store.names import FolderName, HubName, parse
@@ -120,7 +121,7 @@ def test_a_failed_proof_keeps_nothing(store: Store, workmen: Workmen, folder: Pa
 
 
 def test_a_conversion_that_was_not_proven_is_not_kept(store: Store, workmen: Workmen, folder: Path) -> None:
-    def skip(_: Path, out: Path, *__: object) -> None:
+    def skip(_: Checkpoint, out: Path, *__: object) -> None:
         out.write_bytes(b"GGUF")
 
     with pytest.raises(IngleError, match="without a proof"):

@@ -14,6 +14,7 @@ from .display import emit_json, emit_table, human_size, note, progress_bar
 
 if TYPE_CHECKING:
     from ...convert import Conversion, Item, Report
+    from ..store.checkpoint import Checkpoint
     from ..verify import Verdict
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
@@ -61,15 +62,14 @@ def convert_command(
     gets its name. With --check nothing is written, and of a hub id no weights are fetched; exit code 2 says that it
     could not be converted.
     """
-    from ..store.checkpoint import checkpoint_folder
+    from ..store.arrival import checkpoint_at
 
     if check:
         report = _looked_at(checkpoint, dtype)
         _print_report(report, as_json)
         context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
-    with progress_bar() as progress:
-        folder = checkpoint_folder(checkpoint, progress)
-        proven = convert_and_prove(folder, out or Path(f"{checkpoint_name(checkpoint)}.gguf"), dtype, progress)
+    with progress_bar() as progress, checkpoint_at(checkpoint, progress) as source:
+        proven = convert_and_prove(source, out or Path(f"{checkpoint_name(checkpoint)}.gguf"), dtype, progress)
     if as_json:
         emit_json(proven.as_json())
     else:
@@ -77,8 +77,8 @@ def convert_command(
         click.echo(str(proven))
 
 
-def convert_and_prove(folder: Path, out: Path, dtype: str, progress: Progress) -> Proven:
-    """Convert ``folder``; the file appears at ``out`` only if the proof holds.
+def convert_and_prove(source: Checkpoint, out: Path, dtype: str, progress: Progress) -> Proven:
+    """Convert ``source``; the file appears at ``out`` only if the proof holds.
 
     Raises: what ``convert`` and ``prove`` raise.
     """
@@ -88,9 +88,10 @@ def convert_and_prove(folder: Path, out: Path, dtype: str, progress: Progress) -
     verdicts: list[Verdict] = []
 
     def check_equal(file: Path) -> None:
-        verdicts.append(prove(folder, file, progress))
+        verdicts.append(prove(source.complete(), file, progress))
 
-    conversion = convert(folder, out, dtype.lower(), prove=check_equal, progress=progress)
+    shown = source.after(progress)
+    conversion = convert(source.folder, out, dtype.lower(), prove=check_equal, arrive=source.arrive, progress=shown)
     return Proven(conversion, verdicts[0])
 
 

@@ -84,14 +84,13 @@ def _is_gguf(source: str) -> bool:
 def _quantize_checkpoint(source: str, out: Path, type_name: str, threads: int | None) -> Quantized:
     """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work."""
     from ...quantize import plan
-    from ..store.checkpoint import checkpoint_folder
+    from ..store.arrival import checkpoint_at
 
     converted = out.with_name(f".{out.name}.converted")
     try:
-        with progress_bar() as progress:
-            folder = checkpoint_folder(source, progress)
-            _require_no_part_of(folder, out)
-            convert_and_prove(folder, converted, "auto", progress)
+        with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
+            _require_no_part_of(checkpoint.folder, out)
+            convert_and_prove(checkpoint, converted, "auto", progress)
         return _execute(plan(converted, type_name), out, threads)
     finally:
         converted.unlink(missing_ok=True)

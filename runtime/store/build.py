@@ -10,7 +10,8 @@ from ...convert.errors import HubError, InputError, ModelNotFound
 from ...convert.files import require_space
 from ...convert.progress import Progress, silent
 from . import places
-from .checkpoint import begin, finish
+from .arrival import on_its_way
+from .checkpoint import Checkpoint, begin
 from .download import Library
 from .fingerprint import fingerprint
 from .manifest import Entry, KeptFile, Source
@@ -82,7 +83,7 @@ def _from_folder(name: FolderName, workshop: Workshop) -> Entry:
     type_name, reason = _type(name, name.path)
     if entry := _here(workshop.store, name.typed(type_name)):
         return entry
-    job = Job(name, name.path, Source("folder", str(name.path), version), type_name, reason)
+    job = Job(name, Checkpoint.of_folder(name.path), Source("folder", str(name.path), version), type_name, reason)
     size_bytes = sum(tensor.nbytes for tensor in read_tensors(name.path).values())
     _require_space(workshop, job.name, job.source, type_name, size_bytes, download=(workshop.store.home, 0))
     return workshop.build(job)
@@ -128,7 +129,7 @@ def _kept(path: Path, file: RemoteFile, workshop: Workshop) -> KeptFile:
 
 
 def _built(name: HubName, repository: Repository, workshop: Workshop, library: Library) -> Entry:
-    """Download a checkpoint and build it."""
+    """Build a checkpoint of the hub while it arrives; one that is here in that type and version is not fetched."""
     if name.type:
         _require_buildable(name.type)
     begun = begin(library, repository, workshop.progress)
@@ -137,12 +138,12 @@ def _built(name: HubName, repository: Repository, workshop: Workshop, library: L
     estimate, _ = default_type(begun.weights_bytes // BYTES_PER_WEIGHT)
     download = (library.cache.root, library.missing_bytes(repository, begun.weights))
     _require_space(workshop, name, source, name.type or estimate, begun.weights_bytes, download)
-    folder = finish(library, begun, name.revision, workshop.progress)
-    type_name, reason = _type(name, folder)
-    entry = _here(workshop.store, name.typed(type_name))
-    if entry and entry.source.version == repository.commit:
-        return entry
-    return workshop.build(Job(name, folder, source, type_name, reason))
+    with on_its_way(library, begun, name.revision, workshop.progress) as checkpoint:
+        type_name, reason = _type(name, checkpoint.folder)
+        entry = _here(workshop.store, name.typed(type_name))
+        if entry and entry.source.version == repository.commit:
+            return entry
+        return workshop.build(Job(name, checkpoint, source, type_name, reason))
 
 
 def _type(name: HubName | FolderName, checkpoint: Path) -> tuple[str, str]:

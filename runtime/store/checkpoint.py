@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...convert.errors import BadName
-from ...convert.progress import Progress, silent
+from ...convert.progress import Progress
+from ...convert.tensor import Arrive
 from .download import Library
 from .names import FileName, FolderName, HubName, parse
 from .repository import RemoteFile, Repository
-from .selection import WEIGHTS_INDEX, small_files, weight_files
+from .selection import WEIGHTS_SUFFIX, index_name, small_files, weight_files
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint to convert. What is planned comes from ``folder``.
+
+    arrive: where that has only the headers of the weights: waits for a file of them (None: all is there).
+    complete: waits for the rest; returns the folder that has all of it.
+    after: a progress that is silent until then, because the download has its own.
+    """
+
+    folder: Path
+    arrive: Arrive | None
+    complete: Callable[[], Path]
+    after: Callable[[Progress], Progress]
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Checkpoint:
+        """One that is here."""
+        return cls(folder, None, lambda: folder, lambda progress: progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +47,11 @@ class Begun:
     def weights_bytes(self) -> int:
         return sum(file.size_bytes for file in self.weights)
 
+    @property
+    def has_headers(self) -> bool:
+        """Whether the first bytes of each file say what is in it."""
+        return all(file.name.endswith(WEIGHTS_SUFFIX) for file in self.weights)
+
 
 def begin(library: Library, repository: Repository, progress: Progress) -> Begun:
     """Fetch configs, tokenizer and templates: all that is needed to judge a checkpoint before its weights come.
@@ -34,8 +61,8 @@ def begin(library: Library, repository: Repository, progress: Progress) -> Begun
     """
     library.download(repository, small_files(repository), progress)
     folder = library.cache.snapshot(repository)
-    index = folder / WEIGHTS_INDEX
-    weights = weight_files(repository, index.read_text(encoding="utf-8") if index.exists() else None)
+    index = index_name(repository)
+    weights = weight_files(repository, (folder / index).read_text(encoding="utf-8") if index else None)
     return Begun(repository, folder, tuple(weights))
 
 
@@ -66,17 +93,3 @@ def meant(text: str) -> Path | HubName:
     if name.type:
         raise BadName(f"{text} asks for a type; a checkpoint has none", hint=f"write {name.repository}")
     return name
-
-
-def checkpoint_folder(text: str, progress: Progress = silent, library: Library | None = None) -> Path:
-    """The folder that ``text`` names, fetched first if it is the hub's.
-
-    Raises:
-        BadName: it names none. HubError, ChecksumMismatch, DiskFull: the download failed.
-    """
-    name = meant(text)
-    if isinstance(name, Path):
-        return name
-    library = library or Library.from_environment()
-    begun = begin(library, library.repository(name), progress)
-    return finish(library, begun, name.revision, progress)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...convert.errors import HubError
@@ -18,6 +19,8 @@ from .names import HubName
 from .repository import RemoteFile, Repository
 
 STAGE = "download"
+
+Arrived = Callable[[RemoteFile, Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +46,28 @@ class Library:
         """How much is still to be downloaded of ``files``."""
         return sum(self.cache.missing_bytes(repository, file) for file in files)
 
-    def download(self, repository: Repository, files: Sequence[RemoteFile], progress: Progress) -> list[Path]:
+    def download(
+        self,
+        repository: Repository,
+        files: Sequence[RemoteFile],
+        progress: Progress,
+        arrived: Arrived = lambda file, path: None,
+    ) -> list[Path]:
         """Make ``files`` stand in the cache, checked against their checksums; returns their paths in the snapshot.
+
+        ``arrived`` is told of each as soon as it does.
 
         Raises:
             DiskFull, ChecksumMismatch, HubError, StoreBusy: see :func:`.fetch.fetch`.
         """
         require_space(self.cache.root, self.missing_bytes(repository, files))
         counter = _Counter(progress, sum(file.size_bytes for file in files))
-        return [
-            fetch(
-                self.cache,
-                repository,
-                file,
-                lambda offset, file=file: self._open(repository, file, offset),  # type: ignore[misc]
-                patience=self._patience(),
-                count=counter,
-            )
-            for file in files
-        ]
+        paths = []
+        for file in files:
+            opener = partial(self._open, repository, file)
+            paths.append(fetch(self.cache, repository, file, opener, patience=self._patience(), count=counter))
+            arrived(file, paths[-1])
+        return paths
 
     def read_span(self, repository: Repository, file: RemoteFile, start: int, stop: int) -> bytes:
         """Some bytes of a file of the hub: neither checked nor kept, see :func:`.fetch.read_span`.

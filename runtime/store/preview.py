@@ -41,14 +41,15 @@ def checkpoint_preview(text: str, progress: Progress = silent, library: Library 
         return
     library = library or Library.from_environment()
     begun = begin(library, library.repository(name), progress)
-    with _temporary_folder() as parent:
+    with temporary_folder() as parent:
         folder = Cache(parent).snapshot(begun.repository)  # a model has its name from where it lies in a cache
-        _lay_out(library, begun, folder, progress)
+        lay_out(library, begun, folder, progress)
         yield folder
 
 
 @contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is removed with the block."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="ingle-")
     except OSError as error:
@@ -57,7 +58,7 @@ def _temporary_folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def _lay_out(library: Library, begun: Begun, folder: Path, progress: Progress) -> None:
+def lay_out(library: Library, begun: Begun, folder: Path, progress: Progress) -> None:
     """Fill ``folder``: links to what is in the cache, outlines of the weights that are not."""
     if begun.weights_bytes > MOST_WEIGHTS_BYTES:
         raise HubError(
@@ -69,6 +70,11 @@ def _lay_out(library: Library, begun: Begun, folder: Path, progress: Progress) -
     for number, file in enumerate(begun.weights, 1):
         if library.cache.has(begun.repository, file):
             _link(folder / file.name, library.cache.blob(begun.repository.id, file))
+        elif not begun.has_headers:
+            raise HubError(
+                f"{file.name} of {begun.repository.id} says what is in it at its end, and is not here yet",
+                hint=f"without --check it is fetched, and judged then: ingle convert {begun.repository.id}",
+            )
         else:
             _outline(folder / file.name, file.size_bytes, _header(library, begun.repository, file))
         progress(STAGE, number, len(begun.weights))

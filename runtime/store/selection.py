@@ -12,8 +12,11 @@ from ...convert.errors import BadCheckpoint, BadName, HubError
 from .repository import RemoteFile, Repository
 
 WEIGHTS_SUFFIX = ".safetensors"
-SINGLE_WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
+WEIGHTS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""A single file, or the index of shards; of a repository that has both kinds, the first is taken."""
 SMALL_FILES = (
     "README.md",
     "added_tokens.json",
@@ -30,7 +33,7 @@ SMALL_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
-    WEIGHTS_INDEX,
+    *(index for _, index in WEIGHTS),
 )
 MORE_SMALL_FILES = re.compile(r"additional_chat_templates/[^/]+\.jinja|\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
 """In folders: chat templates, and the modules of sentence-transformers with their few weights."""
@@ -48,7 +51,7 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 _LABEL = re.compile(
     r"(?:^|[-_.])(?P<label>(?:UD-)?(?:I?Q\d+(?:_[A-Z0-9]+)*|TQ\d_\d|MXFP4(?:_MOE)?|B?F16|FP16|F32))$", re.IGNORECASE
 )
-_SHARD = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
+_SHARD = re.compile(r"[A-Za-z0-9._-]+\.(safetensors|bin)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,13 @@ class Variant:
 
 def is_checkpoint(repository: Repository) -> bool:
     """Whether there is something to convert."""
-    return "config.json" in repository.files and bool({SINGLE_WEIGHTS, WEIGHTS_INDEX} & repository.files.keys())
+    return "config.json" in repository.files and _weights(repository) is not None
+
+
+def index_name(repository: Repository) -> str | None:
+    """The file that lists the shards of the weights; None where they are a single file."""
+    found = _weights(repository)
+    return found if found and found.endswith(".json") else None
 
 
 def small_files(repository: Repository) -> list[RemoteFile]:
@@ -76,10 +85,10 @@ def small_files(repository: Repository) -> list[RemoteFile]:
         raise BadCheckpoint(f"{repository.id} has no config.json", hint=_what_is_there(repository))
     if not set(TOKENIZERS) & names:
         raise BadCheckpoint(f"{repository.id} has neither {' nor '.join(TOKENIZERS)}", hint=_what_is_there(repository))
-    if not {SINGLE_WEIGHTS, WEIGHTS_INDEX} & names:
+    if _weights(repository) is None:
         raise BadCheckpoint(
-            f"{repository.id} has neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}",
-            hint=f"only safetensors weights are read; {_what_is_there(repository)}",
+            f"{repository.id} has neither {' nor '.join(name for kind in WEIGHTS for name in kind)}",
+            hint=f"only safetensors and torch's own format are read; {_what_is_there(repository)}",
         )
     return [file for name, file in repository.files.items() if name in SMALL_FILES or MORE_SMALL_FILES.fullmatch(name)]
 
@@ -90,16 +99,22 @@ def weight_files(repository: Repository, index: str | None) -> list[RemoteFile]:
     Raises:
         BadCheckpoint: the index is broken, or names a file that is not there.
     """
-    if SINGLE_WEIGHTS in repository.files:
-        return [repository.files[SINGLE_WEIGHTS]]
+    found = _weights(repository)
+    if found and found != index_name(repository):
+        return [repository.files[found]]
     try:
         names = sorted(set(json.loads(index or "")["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadCheckpoint(f"{repository.id}: {WEIGHTS_INDEX} is broken: {error}") from error
+        raise BadCheckpoint(f"{repository.id}: {found} is broken: {error}") from error
     for name in names:
         if not _SHARD.fullmatch(str(name)) or name not in repository.files:
-            raise BadCheckpoint(f"{repository.id}: {WEIGHTS_INDEX} names {name!r}, which is not in the repository")
+            raise BadCheckpoint(f"{repository.id}: {found} names {name!r}, which is not in the repository")
     return [repository.files[name] for name in names]
+
+
+def _weights(repository: Repository) -> str | None:
+    """The file that the weights are in, or that lists their files: as the converter chooses it in a folder."""
+    return next((name for kind in WEIGHTS for name in kind if name in repository.files), None)
 
 
 def default_type(parameters: int) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from ...convert.errors import IngleError
 from ...convert.files import appearing
 from ...convert.progress import Progress
 from . import places
+from .checkpoint import Checkpoint
 from .manifest import Entry, KeptFile, Source
 from .names import FolderName, HubName
 from .store import Store, sha256
@@ -35,10 +36,10 @@ def _inspect(folder: Path) -> None:
     _ = plan.family, plan.config, plan.vocabulary  # each raises what is wrong with it
 
 
-def _convert(folder: Path, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
+def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
     from ...convert import convert
 
-    convert(folder, out, dtype, prove=prove, progress=progress)
+    convert(checkpoint.folder, out, dtype, prove=prove, arrive=checkpoint.arrive, progress=checkpoint.after(progress))
 
 
 def _prove(folder: Path, gguf: Path, progress: Progress) -> Proof:
@@ -61,7 +62,7 @@ class Tools:
     fetched.
     """
 
-    convert: Callable[[Path, Path, str, Callable[[Path], None], Progress], None] = _convert
+    convert: Callable[[Checkpoint, Path, str, Callable[[Path], None], Progress], None] = _convert
     prove: Callable[[Path, Path, Progress], Proof] = _prove
     quantize: Callable[[Path, Path, str, Progress], None] = _quantize
     inspect: Callable[[Path], None] = _inspect
@@ -72,7 +73,7 @@ class Job:
     """One model to build: ``name`` has no type yet, ``type`` is a quantization type's exact name."""
 
     name: HubName | FolderName
-    checkpoint: Path
+    checkpoint: Checkpoint
     source: Source
     type: str
     reason: str
@@ -119,7 +120,7 @@ class Workshop:
         found: list[Proof] = []
 
         def prove(partial: Path) -> None:
-            found.append(self.tools.prove(job.checkpoint, partial, self.progress))
+            found.append(self.tools.prove(job.checkpoint.complete(), partial, self.progress))
             if out.parent == self.store.work(job.name):
                 _write_private(_proof_path(out), json.dumps(found[0]))
 
@@ -127,7 +128,7 @@ class Workshop:
         self.tools.convert(job.checkpoint, out, dtype, prove, self.progress)
         out.chmod(0o600)
         if not found:
-            raise IngleError(f"{job.checkpoint} was converted without a proof")
+            raise IngleError(f"{job.checkpoint.folder} was converted without a proof")
         return found[0]
 
     def _entry(self, job: Job, out: Path, proof: Proof) -> Entry:
