@@ -161,7 +161,7 @@ def write(
     if not isinstance(alignment, int) or not _is_alignment(alignment):
         raise BadGGUF(f"{ALIGNMENT_KEY} must be a power of two from 8 to 65,536, not {alignment!r}")
     head = header(metadata, plans, alignment)
-    total = len(head) + sum(_padded(plan.nbytes, alignment) for plan in plans)
+    total = len(head) + sum(padded(plan.nbytes, alignment) for plan in plans)
     with path.open("wb") as out:
         out.write(head)
         for plan in plans:
@@ -180,9 +180,9 @@ def header(metadata: Mapping[str, Value], plans: Iterable[TensorPlan], alignment
     offset = 0
     for plan in plans:
         parts.append(_encode_info(plan, offset))
-        offset += _padded(plan.nbytes, alignment)
+        offset += padded(plan.nbytes, alignment)
     head = b"".join(parts)
-    return head.ljust(_padded(len(head), alignment), b"\0")
+    return head.ljust(padded(len(head), alignment), b"\0")
 
 
 def _read_pairs(cursor: Cursor, number: int) -> dict[str, Value]:
@@ -244,9 +244,9 @@ def _read_tensors(cursor: Cursor, number: int, alignment: int) -> dict[str, Tens
             cursor.fail(f"tensor {info.name!r} occurs twice", at=start)
         if info.offset != expected:
             cursor.fail(f"tensor {info.name!r} has offset {info.offset:,}, and {expected:,} was expected", at=start)
-        expected += _padded(info.nbytes, alignment)
+        expected += padded(info.nbytes, alignment)
         tensors[info.name] = info
-    base = _padded(cursor.position, alignment)
+    base = padded(cursor.position, alignment)
     for name, info in tensors.items():
         if base + info.offset + info.nbytes > cursor.size:
             cursor.fail(f"tensor {name!r} ends at byte {base + info.offset + info.nbytes:,} of {cursor.size:,}")
@@ -274,7 +274,8 @@ def _read_info(cursor: Cursor) -> TensorInfo:
     return TensorInfo(name, shape, element, cursor.u64(f"the offset of {name!r}"))
 
 
-def _padded(length: int, alignment: int) -> int:
+def padded(length: int, alignment: int = ALIGNMENT) -> int:
+    """``length`` rounded up to the alignment."""
     return -(-length // alignment) * alignment
 
 
@@ -286,7 +287,7 @@ def _write_tensor(out: BinaryIO, plan: TensorPlan, alignment: int, progress: Pro
     written = out.tell() - start
     if written != plan.nbytes:
         raise BadGGUF(f"tensor {plan.name!r} was announced with {plan.nbytes:,} bytes and has {written:,}")
-    out.write(bytes(_padded(written, alignment) - written))
+    out.write(bytes(padded(written, alignment) - written))
 
 
 def _encode_string(text: str) -> bytes:

@@ -54,12 +54,8 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attache
         UnsupportedModel: a tensor has a dtype that is not a plain float.
     """
     native = attached.native if attached else {}
-    wanted = _expanded({**family.tensors(config), **_head(family, config)}, config)
-    optional = {
-        target: sources
-        for target, sources in _expanded(family.optional(config), config).items()
-        if target not in native
-    }
+    wanted = required_sources(family, config)
+    optional = {target: sources for target, sources in optional_sources(family, config).items() if target not in native}
     known = {source for table in (wanted, optional) for sources in table.values() for source in sources}
     twins = dict.fromkeys(attached.twins, TWIN) if attached else {}
     heads = attached.names if attached else set()
@@ -69,7 +65,7 @@ def match(tensors: Mapping[str, Tensor], family: Family, config: Config, attache
     for name, tensor in tensors.items():
         if name in heads or name in twins:
             continue
-        canonical = _canonical(name, known, family)
+        canonical = canonical_name(name, known, family)
         if canonical in known and canonical not in found:
             found[canonical] = tensor
         elif reason := _dropped(name, canonical, family, config):
@@ -114,7 +110,7 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
     for target, sources in sorted(matched.sources.items(), key=_comes_last):
         expected = shapes.expected(target, config, own_shapes)
         try:
-            rows = _transformed(target, _gathered(sources), transforms)
+            rows = transformed(target, _gathered(sources), transforms)
         except Misfit as misfit:
             raise _misshapen(sources[0], target, expected) from misfit
         if rows.shape != expected:
@@ -125,6 +121,16 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
 
 def _comes_last(item: tuple[str, tuple[Tensor, ...]]) -> bool:
     return item[0].startswith("output")
+
+
+def required_sources(family: Family, config: Config) -> dict[str, tuple[str, ...]]:
+    """Target -> source names of every tensor that a checkpoint must have."""
+    return _expanded({**family.tensors(config), **_head(family, config)}, config)
+
+
+def optional_sources(family: Family, config: Config) -> dict[str, tuple[str, ...]]:
+    """Target -> source names of tensors that a checkpoint may have."""
+    return _expanded(family.optional(config), config)
 
 
 def _expanded(table: names.Names, config: Config) -> dict[str, tuple[str, ...]]:
@@ -141,7 +147,7 @@ def _gathered(sources: tuple[Tensor, ...]) -> Rows:
     return stack(parts) if len(parts) > 1 else parts[0]
 
 
-def _canonical(name: str, known: Set[str], family: Family) -> str:
+def canonical_name(name: str, known: Set[str], family: Family) -> str:
     """The name a tensor has in the family's table: in its spelling, without a vision model's wrapper, with the root."""
     plain = spelled(name.replace("language_model.", "", 1), family)
     return family.root + plain if plain not in known and family.root + plain in known else plain
@@ -190,7 +196,8 @@ def _misshapen(tensor: Tensor, target: str, expected: tuple[int, ...]) -> BadChe
     )
 
 
-def _transformed(target: str, rows: Rows, transforms: Mapping[str, Transform]) -> Rows:
+def transformed(target: str, rows: Rows, transforms: Mapping[str, Transform]) -> Rows:
+    """What the family does to a tensor on its way to ``target``. Raises :class:`Misfit`."""
     for pattern, transform in transforms.items():
         if re.fullmatch(pattern, target):
             rows = transform(rows)

@@ -33,12 +33,14 @@ class Rows:
     Of a vector the rows are its elements, of a matrix its rows; a tensor of more dimensions is read as the rows of its
     matrices, one below another. dtype: F64, F32, F16, BF16 or F8_*, of what ``read(start, stop)`` gives (bf16 and fp8
     as bits), shaped ``(stop - start, *row)``. ``release()`` lets go of the file's memory between two chunks.
+    factors: of a product of two matrices, these; whatever else happens to the rows happens to the product of these.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[int, int], NDArray[Any]] = field(repr=False, compare=False)
     release: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    factors: Factors | None = field(default=None, repr=False, compare=False)
 
     @property
     def height(self) -> int:
@@ -51,6 +53,44 @@ class Rows:
         for start in range(0, self.height, step):
             yield self.read(start, min(start + step, self.height))
             self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The two sides of a product ``left @ right``, as an adapter has it: (…, height, rank) and (…, rank, width)."""
+
+    left: Rows
+    right: Rows
+
+
+Side = Callable[[Rows], Rows]
+
+
+def _same(rows: Rows) -> Rows:
+    return rows
+
+
+def _changed(rows: Rows, left: Side | None = None, right: Side = _same, **changes: Any) -> Rows:
+    """``rows`` with ``changes``, and what they mean for its factors; without ``left`` they are no product any more."""
+    factors = rows.factors
+    if factors is not None:
+        factors = Factors(left(factors.left), right(factors.right)) if left else None
+    return replace(rows, factors=factors, **changes)
+
+
+def product(left: Rows, right: Rows) -> Rows:
+    """``left @ right``, two matrices, in f32; both stay at hand as its factors.
+
+    Raises :class:`Misfit` when they cannot be multiplied.
+    """
+    if len(left.shape) != 2 or len(right.shape) != 2 or left.shape[1] != right.shape[0]:
+        raise Misfit(f"{left.shape} and {right.shape} cannot be multiplied")
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        whole = to_f32(right.read(0, right.height), right.dtype)
+        return np.asarray(to_f32(left.read(start, stop), left.dtype) @ whole)
+
+    return Rows((left.shape[0], right.shape[1]), "F32", read, factors=Factors(left, right))
 
 
 def rows_of(tensor: Tensor) -> Rows:
@@ -91,7 +131,9 @@ def stack(parts: Sequence[Rows]) -> Rows:
         for part in parts:
             part.release()
 
-    return Rows((len(parts), *shape), dtype, read, release)
+    factors = [part.factors for part in parts if part.factors is not None]
+    both = Factors(stack([one.left for one in factors]), stack([one.right for one in factors])) if factors else None
+    return Rows((len(parts), *shape), dtype, read, release, both if len(factors) == len(parts) else None)
 
 
 def gather(rows: Rows, source: NDArray[np.intp], shape: tuple[int, ...] | None = None) -> Rows:
@@ -105,7 +147,9 @@ def gather(rows: Rows, source: NDArray[np.intp], shape: tuple[int, ...] | None =
         jumps = np.flatnonzero(np.abs(np.diff(wanted)) > len(wanted)) + 1
         return np.concatenate([_span(rows, piece) for piece in np.split(wanted, jumps)])
 
-    return replace(rows, shape=shape or (len(source), *rows.shape[1:][-1:]), read=read)
+    shape = shape or (len(source), *rows.shape[1:][-1:])
+    plain = len(rows.shape) == len(shape) == 2
+    return _changed(rows, (lambda left: gather(left, source)) if plain else None, shape=shape, read=read)
 
 
 def _span(rows: Rows, wanted: NDArray[np.intp]) -> NDArray[Any]:
@@ -117,8 +161,12 @@ def columns(rows: Rows, source: NDArray[np.intp]) -> Rows:
     """Column ``i`` of the result is column ``source[i]``. Raises :class:`Misfit` when there are not so many."""
     if len(rows.shape) < 2 or rows.shape[-1] <= int(source.max()):
         raise Misfit(f"{rows.shape} has no column {source.max()}")
-    return replace(
-        rows, shape=(*rows.shape[:-1], len(source)), read=lambda start, stop: rows.read(start, stop)[:, source]
+    return _changed(
+        rows,
+        _same,
+        lambda right: columns(right, source),
+        shape=(*rows.shape[:-1], len(source)),
+        read=lambda start, stop: rows.read(start, stop)[:, source],
     )
 
 
@@ -171,15 +219,18 @@ def transpose(rows: Rows) -> Rows:
             columns(matrix, max(start - matrix * width, 0), min(stop - matrix * width, width)) for matrix in matrices
         ])  # fmt: skip
 
-    return replace(rows, shape=(*outer, width, height), read=read)
+    factors = Factors(transpose(rows.factors.right), transpose(rows.factors.left)) if rows.factors else None
+    return replace(rows, shape=(*outer, width, height), read=read, factors=factors)
 
 
 def reshape(rows: Rows, shape: tuple[int, ...]) -> Rows:
     """The same values in the same order under another shape. Raises :class:`Misfit` when their number differs."""
     if math.prod(shape) != math.prod(rows.shape):
         raise Misfit(f"{rows.shape} has not the values of {shape}")
+    if shape == rows.shape:
+        return rows
     if shape[-1] == rows.shape[-1] and min(len(shape), len(rows.shape)) > 1:
-        return replace(rows, shape=shape)
+        return _changed(rows, shape=shape)
     width = shape[-1] if len(shape) > 1 else 1
     row = (width,) if len(shape) > 1 else ()
 
@@ -189,7 +240,7 @@ def reshape(rows: Rows, shape: tuple[int, ...]) -> Rows:
         source = rows.read(first // wide, -(-last // wide)).ravel()
         return source[first - first // wide * wide :][: last - first].reshape(stop - start, *row)
 
-    return replace(rows, shape=shape, read=read)
+    return _changed(rows, shape=shape, read=read)
 
 
 def squeeze(rows: Rows) -> Rows:
@@ -214,12 +265,12 @@ def negative_exp(rows: Rows) -> Rows:
 
 def computed(rows: Rows, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Rows:
     """Each value changed by ``function``, in f32."""
-    return replace(rows, dtype="F32", read=lambda start, stop: function(to_f32(rows.read(start, stop), rows.dtype)))
+    return _changed(rows, dtype="F32", read=lambda start, stop: function(to_f32(rows.read(start, stop), rows.dtype)))
 
 
 def first_rows(rows: Rows, count: int) -> Rows:
     """Only the first ``count`` rows."""
-    return replace(rows, shape=(count, *rows.shape[1:]))
+    return _changed(rows, lambda left: first_rows(left, count), shape=(count, *rows.shape[1:]))
 
 
 def rows_from(rows: Rows, start: int) -> Rows:
@@ -227,11 +278,19 @@ def rows_from(rows: Rows, start: int) -> Rows:
     if not rows.shape or rows.shape[0] <= start:
         raise Misfit(f"{rows.shape} has no rows behind the first {start}")
     shape = (rows.shape[0] - start, *rows.shape[1:])
-    return replace(rows, shape=shape, read=lambda first, last: rows.read(first + start, last + start))
+    return _changed(
+        rows,
+        lambda left: rows_from(left, start),
+        shape=shape,
+        read=lambda first, last: rows.read(first + start, last + start),
+    )
 
 
 def scaled(rows: Rows, factor: float) -> Rows:
     """All values times ``factor``, in f32."""
-    return replace(
-        rows, dtype="F32", read=lambda start, stop: to_f32(rows.read(start, stop), rows.dtype) * np.float32(factor)
+    return _changed(
+        rows,
+        lambda left: scaled(left, factor),
+        dtype="F32",
+        read=lambda start, stop: to_f32(rows.read(start, stop), rows.dtype) * np.float32(factor),
     )

@@ -23,7 +23,7 @@ LAYERS = (
     {"llama"},
     {"chat"},
     {"engine"},
-    {"verify"},
+    {"verify", "verify_adapter"},
     {"store"},
     {"model", "tasks"},
     {"server", "cli"},

@@ -74,6 +74,7 @@ class Family:
     head: source name of the head, when it is not tied to ``embedding``; empty for models that predict no next token.
     square: head_dim must be hidden_size / num_attention_heads.
     tied_head: whether llama.cpp falls back to the embedding when there is no ``output.weight``.
+    conv1d: regular expression on the source names of weights that are stored as (in, out); adapters are not.
     token_types: how many segment ids an encoder knows; llama.cpp loads no BERT that has none.
     """
 
@@ -100,6 +101,7 @@ class Family:
     embedding: str = "model.embed_tokens.weight"
     square: bool = False
     tied_head: bool = True
+    conv1d: str = ""
     token_types: Callable[[Config], int] = _no_token_types
 
 

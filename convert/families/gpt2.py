@@ -58,5 +58,6 @@ FAMILY = Family(
     limits=limits,
     root="transformer.",
     embedding="transformer.wte.weight",
+    conv1d=r".*\.(c_attn|c_proj|c_fc)\.weight",
     square=True,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...convert import ggml
 from ...convert.errors import EngineError, InputError, LoadFailed
+from .adapter import NativeAdapter
 from .library import library, native_log, truth_of_bytes
 from .model import NativeModel
 
@@ -119,6 +120,15 @@ class Context:
             raise EngineError(f"llama.cpp has no logits at batch index {index}")
         row: Any = self._logits_row.from_address(ctypes.addressof(pointer.contents))
         return np.frombuffer(row, np.float32)
+
+    def use(self, adapters: Sequence[tuple[NativeAdapter, float]]) -> None:
+        """Add these adapters, each times its scale, to the weights in every later :meth:`decode`. Cells that were
+        computed with others are not theirs."""
+        handles = (ctypes.POINTER(ctypes.c_void_p) * len(adapters))(
+            *(ctypes.cast(adapter.handle, ctypes.POINTER(ctypes.c_void_p)) for adapter, _ in adapters)
+        )
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        self._lib.llama_set_adapters_lora(self._handle, handles, len(adapters), scales)
 
     def abort(self) -> None:
         """Make the running decode stop at its next node, and every later one until :meth:`clear_abort`."""

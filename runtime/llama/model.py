@@ -17,25 +17,27 @@ from .vocab import Vocab
 class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
+    repack: whether weights may be laid out for the fastest kernels, which reads them all.
+
     Raises:
         BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True, repack: bool = True) -> None:
         file = gguf.read(path)
         self.path = path
         self.metadata = file.metadata
         self._has_long_rope = any("rope_factors_long" in name for name in file.tensors)
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
-        self.handle = self._load(path, mmap)
+        self.handle = self._load(path, mmap, repack)
         self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
 
-    def _load(self, path: Path, mmap: bool) -> Any:
+    def _load(self, path: Path, mmap: bool, repack: bool) -> Any:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
         params.load_mode = self._lib.LLAMA_LOAD_MODE_MMAP if mmap else self._lib.LLAMA_LOAD_MODE_NONE
-        params.use_extra_bufts = extra_buffers_work()
+        params.use_extra_bufts = repack and extra_buffers_work()
         # Loading repacks weights with OpenMP. While the thread that did so lives, libgomp counts its pool beside that
         # of the decoding thread, finds more threads than CPUs and lets them sleep at barriers: half the speed.
         with native_log() as lines, ThreadPoolExecutor(1, "ingle-load") as loader:

@@ -1,0 +1,94 @@
+"""The second half of an adapter's proof: llama.cpp loads it beside its base, in a child process.
+
+Of a base that is a checkpoint the child makes an outline: the header that the conversion would write, and behind it a
+hole instead of weights. llama.cpp then compares the adapter with the names and shapes that the base will have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ..convert import child as child_process
+from ..convert import errors, gguf
+from ..convert.errors import IngleError, VerificationFailed
+from ..convert.ggml import TYPES
+from ..convert.gguf import TensorPlan
+from ..convert.source import Source
+
+MOST_SECONDS = 900
+# The smallest types for which llama.cpp accepts a weight: the hole is read once.
+SMALLEST = ("IQ1_S", "Q4_0")
+
+
+def prove_loads(adapter: Path, base: Path) -> None:
+    """Let llama.cpp load ``adapter``, whatever its name, beside ``base``, a checkpoint folder or a GGUF file.
+
+    Raises:
+        VerificationFailed: it refuses, or dies of it. BadCheckpoint, BadGGUF: the base cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix=".outline-", dir=adapter.parent) as room:
+        done = subprocess.run(
+            child_process.command(f"{__name__}:serve", str(adapter), str(base), room),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=MOST_SECONDS,
+            env=child_process.environment(),
+            check=False,
+        )
+    said = done.stdout.decode("utf-8", "replace").strip()
+    if said:
+        event = json.loads(said.splitlines()[-1])
+        if event["error"]:
+            raise getattr(errors, event["error"])(event["message"], hint=event["hint"])
+    if done.returncode or not said:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise VerificationFailed(
+            f"loading {adapter} {child_process.manner_of_death(done.returncode)}: {' '.join(lines[-3:])}",
+            hint="llama.cpp cannot load this adapter safely; please report it",
+        )
+
+
+def serve() -> None:
+    """The child: its arguments are the adapter, the base, and a folder to work in."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)  # whatever else writes to stdout must not end up in our line
+        adapter, base, room = map(Path, sys.argv[1:4])
+        try:
+            _load(adapter, base if base.is_file() else _outline(base, room / "base.gguf"))
+        except IngleError as error:
+            print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}), file=out)
+        else:
+            print(json.dumps({"error": ""}), file=out)
+
+
+def _load(adapter: Path, base: Path) -> None:
+    from .llama.adapter import NativeAdapter
+    from .llama.model import NativeModel
+
+    model = NativeModel(base, repack=False)
+    try:
+        NativeAdapter(model, adapter).close()
+    except IngleError as error:
+        raise VerificationFailed(error.message, hint=error.hint) from error
+    finally:
+        model.close()
+
+
+def _outline(checkpoint: Path, path: Path) -> Path:
+    source = Source(checkpoint, "auto")
+    plans = [_small(plan) for plan in source.plans]
+    header = gguf.header(source.metadata, plans)
+    path.write_bytes(header)
+    os.truncate(path, len(header) + sum(gguf.padded(plan.nbytes) for plan in plans))
+    return path
+
+
+def _small(plan: TensorPlan) -> TensorPlan:
+    fitting = [TYPES[name] for name in SMALLEST if plan.shape[-1] % TYPES[name].block == 0]
+    return replace(plan, type=fitting[0]) if fitting and len(plan.shape) > 1 else plan
