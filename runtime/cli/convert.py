@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.progress import Progress
-from .display import emit_json, emit_table, human_size, note, progress_bar
+from .convert_adapter import convert_adapter, find_adapter
+from .display import emit_json, human_size, progress_bar
+from .items import note_items, print_report
 
 if TYPE_CHECKING:
-    from ...convert import Conversion, Item, Report
+    from ...convert import Conversion, Report
     from ..store.checkpoint import Checkpoint
     from ..verify import Verdict
 
@@ -50,26 +51,44 @@ class Proven:
     show_default=True,
     help="Element type of the matrices; auto keeps the checkpoint's own.",
 )
+@click.option(
+    "--base",
+    help="The model that an adapter belongs to: a folder, a hub id, or a GGUF file. [default: the one it names itself]",
+)
 @click.option("--check", is_flag=True, help="Only look at headers and configs, and give a verdict per item.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def convert_command(
-    context: click.Context, checkpoint: str, out: Path | None, dtype: str, check: bool, as_json: bool
+    context: click.Context,
+    checkpoint: str,
+    out: Path | None,
+    dtype: str,
+    base: str | None,
+    check: bool,
+    as_json: bool,
 ) -> None:
     """Convert CHECKPOINT, a save_pretrained folder or a hub id, to GGUF.
 
     The file is compared with the checkpoint (token ids of more than a thousand texts, the chat template) before it
     gets its name. With --check nothing is written, and of a hub id no weights are fetched; exit code 2 says that it
     could not be converted.
+
+    CHECKPOINT may be a LoRA adapter of PEFT as well. Its GGUF is compared with PEFT's merge, and loaded by llama.cpp
+    beside its base, of which configs and headers are enough. `ingle run BASE --lora FILE` uses it.
     """
     from ..store.arrival import checkpoint_at
 
+    with progress_bar() as progress:
+        adapter = find_adapter(checkpoint, base, progress)
+    if adapter:
+        ok = convert_adapter(adapter, base, out or default_out(checkpoint), dtype, check=check, as_json=as_json)
+        context.exit(0 if ok else CHECK_FAILED_EXIT_CODE)
     if check:
         report = _looked_at(checkpoint, dtype)
-        _print_report(report, as_json)
+        print_report(report, as_json)
         context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
     with progress_bar() as progress, checkpoint_at(checkpoint, progress) as source:
-        proven = convert_and_prove(source, out or Path(f"{checkpoint_name(checkpoint)}.gguf"), dtype, progress)
+        proven = convert_and_prove(source, out or default_out(checkpoint), dtype, progress)
     if as_json:
         emit_json(proven.as_json())
     else:
@@ -95,6 +114,10 @@ def convert_and_prove(source: Checkpoint, out: Path, dtype: str, progress: Progr
     return Proven(conversion, verdicts[0])
 
 
+def default_out(checkpoint: str) -> Path:
+    return Path(f"{checkpoint_name(checkpoint)}.gguf")
+
+
 def checkpoint_name(checkpoint: str) -> str:
     """The last part of a folder or hub id, without its revision: ``org/name@main`` → ``name``."""
     path = Path(checkpoint)
@@ -107,19 +130,3 @@ def _looked_at(checkpoint: str, dtype: str) -> Report:
 
     with progress_bar() as progress, checkpoint_preview(checkpoint, progress) as folder:
         return check(folder, dtype.lower())
-
-
-def _print_report(report: Report, as_json: bool) -> None:
-    """The verdict on each item."""
-    if as_json:
-        emit_json({"ok": report.ok, "items": [asdict(item) for item in report.items]})
-        return
-    emit_table(("ITEM", "VERDICT", "DETAIL"), [(item.name, item.verdict, item.detail) for item in report.items])
-    note_items(report.items)
-
-
-def note_items(items: Iterable[Item]) -> None:
-    """What to do about warnings and failures, on stderr."""
-    for item in items:
-        if item.verdict != "ok":
-            note(f"{item.verdict}: {item.name}: {item.detail}" + (f" ({item.hint})" if item.hint else ""))

@@ -37,6 +37,8 @@ SMALL_FILES = (
 )
 MORE_SMALL_FILES = re.compile(r"additional_chat_templates/[^/]+\.jinja|\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
 """In folders: chat templates, and the modules of sentence-transformers with their few weights."""
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 PREFERRED = ("Q4_K_M", "Q8_0", "Q5_K_M", "Q4_K_S", "Q6_K", "Q4_0", "Q5_K_S", "IQ4_XS", "IQ4_NL", "BF16", "F16", "F32")
@@ -74,6 +76,26 @@ def index_name(repository: Repository) -> str | None:
     return found if found and found.endswith(".json") else None
 
 
+def is_adapter(repository: Repository) -> bool:
+    """Whether it holds an adapter of PEFT instead of a whole model."""
+    return ADAPTER_CONFIG in repository.files and not is_checkpoint(repository)
+
+
+def adapter_files(repository: Repository) -> list[RemoteFile]:
+    """The config, weights and card of an adapter; the weights as safetensors where there are any.
+
+    Raises:
+        BadCheckpoint: it has no weights.
+    """
+    weights = next((name for name in ADAPTER_WEIGHTS if name in repository.files), None)
+    if weights is None:
+        raise BadCheckpoint(
+            f"{repository.id} has neither {' nor '.join(ADAPTER_WEIGHTS)}", hint=_what_is_there(repository)
+        )
+    wanted = (ADAPTER_CONFIG, weights, "README.md")
+    return [repository.files[name] for name in wanted if name in repository.files]
+
+
 def small_files(repository: Repository) -> list[RemoteFile]:
     """The configs, tokenizer and templates of a checkpoint.
 
@@ -81,6 +103,11 @@ def small_files(repository: Repository) -> list[RemoteFile]:
         BadCheckpoint: the repository holds no checkpoint that we can read.
     """
     names = repository.files.keys()
+    if is_adapter(repository):
+        raise BadCheckpoint(
+            f"{repository.id} holds an adapter, not a whole model",
+            hint=f"ingle convert {repository.id} -o adapter.gguf, then ingle run BASE --lora adapter.gguf",
+        )
     if "config.json" not in names:
         raise BadCheckpoint(f"{repository.id} has no config.json", hint=_what_is_there(repository))
     if not set(TOKENIZERS) & names:
