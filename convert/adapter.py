@@ -107,7 +107,9 @@ class AdapterSource:
         """All keys of the file but the proof. The scales are in the tensors: ``alpha`` 0 tells llama.cpp so."""
         card = modelcard.read(self.folder)
         licence = modelcard.first(card, "license")
-        repository = self.adapter.base if self.adapter.base.count("/") == 1 and self.adapter.base[0] not in "./~" else ""
+        repository = (
+            self.adapter.base if self.adapter.base.count("/") == 1 and self.adapter.base[0] not in "./~" else ""
+        )
         return {
             "general.architecture": self.base.family.arch,
             TYPE_KEY: LORA,
@@ -260,7 +262,9 @@ def _plain(name: str) -> str:
 
 
 def _tensors(source: AdapterSource) -> Iterator[Item]:
-    yield Item("tensors", "ok", f"{len(source.plans)} for {len(source.additions)} of {len(source.base.targets)} weights")
+    yield Item(
+        "tensors", "ok", f"{len(source.plans)} for {len(source.additions)} of {len(source.base.targets)} weights"
+    )
 
 
 def _size(source: AdapterSource) -> Iterator[Item]:
@@ -285,5 +289,6 @@ def described(values: Mapping[str, Any]) -> str:
 
 def proven(merge: Merge, loaded: bool) -> str:
     """What was proven, in words."""
+    near = f"within {merge.largest_error:.1g} of what it adds" if merge.largest_error else "to the bit"
     rest = ", loaded by llama.cpp" if loaded else ""
-    return f"equal to PEFT's merge in {merge.weights:,} weights (within {merge.largest_error:.1g} of what it adds){rest}"
+    return f"equal to PEFT's merge in {merge.weights:,} weights ({near}){rest}"

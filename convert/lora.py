@@ -29,8 +29,8 @@ from .transforms import Misfit, Rows, constant, product, rows_of, scaled, stack,
 DTYPES = ("auto", "f32", "f16", "bf16")
 EMBEDDING = "token_embd.weight"
 
-# Weights that llama.cpp's graphs use without asking for adapters, so that a pair would load and change nothing: those of
-# every architecture, and by architecture (read in the graphs; the test that adapts everything else holds it).
+# Weights that llama.cpp's graphs use without asking for adapters, so that a pair would load and change nothing: those
+# of every architecture, and by architecture. Read in the graphs; the test that adapts all others holds it.
 UNADAPTED = re.compile(r".*_norm\.weight|.*\.(ssm_conv1d|shortconv\.conv)\.weight|(position_embd|token_types)\.weight")
 UNADAPTED_BY_ARCH: Mapping[str, re.Pattern[str]] = {
     "deepseek2": re.compile(r"(blk\.\d+\.attn_(q|q_a|q_b|kv_a_mqa|kv_b|k_b|v_b)|output)\.weight"),
@@ -72,7 +72,9 @@ def additions(adapter: Adapter, base: Base) -> list[Addition]:
         raise UnsupportedModel(f"{base.name} ({base.family.arch}) is no decoder with a language head: adapters are "
                                "used only with those", hint=MERGE)  # fmt: skip
     known = {name for group in base.sources.values() for name in group}
-    pairs = {plan.canonical_name(f"{module}.weight", known, base.family): pair for module, pair in adapter.pairs.items()}
+    pairs = {
+        plan.canonical_name(f"{module}.weight", known, base.family): pair for module, pair in adapter.pairs.items()
+    }
     if len(pairs) < len(adapter.pairs):
         raise BadCheckpoint("two pairs of the adapter belong to one tensor of the base")
     _refuse_strangers(pairs, known, base)
@@ -82,6 +84,12 @@ def additions(adapter: Adapter, base: Base) -> list[Addition]:
         for target, sources in base.sources.items()
         if any(source in pairs for source in sources)
     ]
+
+
+def is_adapted(arch: str, target: str) -> bool:
+    """Whether llama.cpp's graph of an architecture asks for adapters where it uses a tensor."""
+    own = UNADAPTED_BY_ARCH.get(arch)
+    return not UNADAPTED.fullmatch(target) and not (own and own.fullmatch(target))
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -119,7 +127,7 @@ def _addition(
     module = next(source for source in sources if source in pairs)
     shape = base.targets[target]
     arch = base.family.arch
-    if UNADAPTED.fullmatch(target) or (arch in UNADAPTED_BY_ARCH and UNADAPTED_BY_ARCH[arch].fullmatch(target)):
+    if not is_adapted(arch, target):
         raise UnsupportedModel(f"{module}: llama.cpp's {arch} graph would ignore an adapter for {target}", hint=MERGE)
     try:
         rows = plan.transformed(target, _gathered(sources, pairs, base), transforms)
@@ -128,7 +136,9 @@ def _addition(
     if rows.shape != shape:
         raise _misshapen(pairs[module], target, shape)
     if rows.factors is None:
-        raise UnsupportedModel(f"{module}: its values are stored changed, which no low-rank pair can follow", hint=MERGE)
+        raise UnsupportedModel(
+            f"{module}: its values are stored changed, which no low-rank pair can follow", hint=MERGE
+        )
     if target == EMBEDDING and not base.has_own_head:
         raise UnsupportedModel(
             f"the adapter changes the embedding, which is the head of {base.name}, too",

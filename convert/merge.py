@@ -45,7 +45,9 @@ def compare(found: Iterable[Addition], path: Path, progress: Progress = silent) 
     file, additions = gguf.read(path), list(found)
     wanted = {name for addition in additions for name in addition.halves}
     if wanted != file.tensors.keys():
-        raise VerificationFailed(f"the adapter has other tensors than its pairs: {sorted(wanted ^ file.tensors.keys())}")
+        raise VerificationFailed(
+            f"the adapter has other tensors than its pairs: {sorted(wanted ^ file.tensors.keys())}"
+        )
     largest = 0.0
     for number, addition in enumerate(additions, 1):
         error = _error(addition, file)
@@ -72,7 +74,7 @@ def _error(addition: Addition, file: GGUF) -> float:
     with np.errstate(all="ignore"):
         for chunk in addition.rows.chunks():
             stop = start + len(chunk)
-            added = np.concatenate([
+            added = (b[0] @ a[0])[0, start:stop] if chunk.ndim == 1 else np.concatenate([
                 b[matrix, max(start - matrix * height, 0) : min(stop - matrix * height, height)] @ a[matrix]
                 for matrix in range(start // height, (stop - 1) // height + 1)
             ])  # fmt: skip

@@ -240,7 +240,8 @@ def reshape(rows: Rows, shape: tuple[int, ...]) -> Rows:
         source = rows.read(first // wide, -(-last // wide)).ravel()
         return source[first - first // wide * wide :][: last - first].reshape(stop - start, *row)
 
-    return _changed(rows, shape=shape, read=read)
+    single = len(rows.shape) == 2 and shape == rows.shape[1:] and rows.height == 1
+    return _changed(rows, _same if single else None, shape=shape, read=read)
 
 
 def squeeze(rows: Rows) -> Rows:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ..convert.errors import IngleError as IngleError
     from .engine.stream import Stream as Stream
     from .model import Model as Model
+    from .options import AdapterFile as AdapterFile
     from .options import LoadOptions as LoadOptions
     from .request import Delta as Delta
     from .request import Sampling as Sampling
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Model": ".model",
+    "AdapterFile": ".options",
     "LoadOptions": ".options",
     "Sampling": ".request",
     "Delta": ".request",
@@ -27,7 +29,10 @@ _HOMES = {
     "Encoder": ".tasks.encoder",
     "Classification": ".tasks.encoder",
 }
-__all__ = ["Classification", "Delta", "Encoder", "IngleError", "LoadOptions", "Model", "Sampling", "Stream", "Usage"]
+__all__ = [
+    "AdapterFile", "Classification", "Delta", "Encoder", "IngleError", "LoadOptions", "Model", "Sampling", "Stream",
+    "Usage",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from .chat import Conversation
 from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
-from .options import Isolation, LoadOptions
+from .options import AdapterFile, Isolation, LoadOptions
 from .request import EngineStats, ModelInfo, Request, Sampling
 
 
@@ -28,8 +28,9 @@ class Model:
     ``async for`` reads the same stream without blocking. Leaving a stream early cancels its work.
     """
 
-    def __init__(self, engine: EngineLike) -> None:
+    def __init__(self, engine: EngineLike, adapters: tuple[str, ...] | None = None) -> None:
         self._engine = engine
+        self._adapters = adapters
         self._conversation = Conversation(engine.info.chat_templates, engine.info.special_tokens)
 
     @classmethod
@@ -38,13 +39,16 @@ class Model:
         name: str | Path,
         *,
         options: LoadOptions | None = None,
+        adapters: Sequence[str | Path | AdapterFile] = (),
         isolation: Isolation = "thread",
         progress: Progress = silent,
     ) -> Model:
         """Load a model by name: ``org/name[:TYPE][@revision]``, a checkpoint folder (``./x``) or a ``.gguf`` file.
 
         What is not here yet is fetched, converted, proven and quantized first; ``progress`` hears of it.
-        ``isolation`` chooses a thread of this process, or a child process that a native crash cannot leave.
+        ``adapters`` are LoRA adapters as GGUF (``ingle convert`` makes them), added together to the model's weights;
+        :meth:`adapted` chooses among them. ``isolation`` chooses a thread of this process, or a child process that a
+        native crash cannot leave.
 
         Raises:
             IngleError: see ``ingle.convert.errors`` for the tree.
@@ -54,8 +58,18 @@ class Model:
 
         place = str(name.absolute()) if isinstance(name, Path) else name
         path = obtain(place, Store(), progress=progress).path
+        files = (file if isinstance(file, AdapterFile) else AdapterFile(str(file)) for file in adapters)
+        options = options or LoadOptions()
+        options = replace(options, adapters=(*options.adapters, *files))
         home = EngineProcess if isolation == "process" else Engine
         return cls(home(path, options))
+
+    def adapted(self, *names: str) -> Model:
+        """The same loaded model, answering with these of its adapters only, or with none of them.
+
+        It is the same to close either. An unknown name is refused by the first request.
+        """
+        return Model(self._engine, names)
 
     @property
     def info(self) -> ModelInfo:
@@ -87,6 +101,7 @@ class Model:
             logprobs,
             n,
             ignore_eos,
+            adapters=self._adapters,
         )
         return self._engine.submit(request)
 
@@ -119,6 +134,7 @@ class Model:
             n,
             ignore_eos,
             add_special=False,
+            adapters=self._adapters,
         )
         return self._engine.submit(request)
 

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 FlashAttention = Literal["auto", "on", "off"]
 Isolation = Literal["thread", "process"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """A LoRA adapter as GGUF, and how strongly it counts: 1 is as it was trained."""
+
+    path: str
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What requests call it: the file's name without its ending."""
+        return Path(self.path).name.removesuffix(".gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,7 @@ class LoadOptions:
     threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
+    adapters: loaded beside the model; a request that names none is answered with all of them together.
     """
 
     context_length: int | None = None
@@ -35,3 +50,4 @@ class LoadOptions:
     flash_attention: FlashAttention = "auto"
     mmap: bool = True
     prefix_cache: bool = True
+    adapters: tuple[AdapterFile, ...] = ()

@@ -51,6 +51,7 @@ class Request:
     max_tokens: most tokens of each choice; None ends at the context window.
     logprobs: None for none, else how many alternatives (0-20) are reported beside each token.
     n: choices; they share the prompt's KV cells.
+    adapters: names of the loaded adapters to answer with; None is all of them, an empty tuple the model without any.
     """
 
     prompt: str | tuple[int, ...]
@@ -62,6 +63,7 @@ class Request:
     ignore_eos: bool = False
     add_special: bool = True
     parse_special: bool = True
+    adapters: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """An adapter beside a model. ``base`` is the model that it was made for, as its file has it; may be empty."""
+
+    name: str
+    path: str
+    scale: float
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is true of a loaded model: read from the file, or decided when it was loaded.
 
@@ -109,6 +121,7 @@ class ModelInfo:
     special_tokens: ``bos_token``, ``eos_token``, ... as text, as a chat template expects them.
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
     gpu_layers: layers that really are offloaded.
+    adapters: what requests may be answered with, see ``Request.adapters``.
     """
 
     name: str
@@ -132,6 +145,7 @@ class ModelInfo:
     eog_tokens: tuple[int, ...]
     sampling: Sampling
     warnings: tuple[str, ...] = ()
+    adapters: tuple[LoadedAdapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

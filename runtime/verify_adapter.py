@@ -22,6 +22,7 @@ from ..convert.gguf import TensorPlan
 from ..convert.source import Source
 
 MOST_SECONDS = 900
+SERVE = f"{__name__}:serve"
 # The smallest types for which llama.cpp accepts a weight: the hole is read once.
 SMALLEST = ("IQ1_S", "Q4_0")
 
@@ -34,7 +35,7 @@ def prove_loads(adapter: Path, base: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix=".outline-", dir=adapter.parent) as room:
         done = subprocess.run(
-            child_process.command(f"{__name__}:serve", str(adapter), str(base), room),
+            child_process.command(SERVE, str(adapter), str(base), room),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MOST_SECONDS,
@@ -60,7 +61,7 @@ def serve() -> None:
         os.dup2(2, 1)  # whatever else writes to stdout must not end up in our line
         adapter, base, room = map(Path, sys.argv[1:4])
         try:
-            _load(adapter, base if base.is_file() else _outline(base, room / "base.gguf"))
+            _load(adapter, base if base.is_file() else outline(base, room / "base.gguf"))
         except IngleError as error:
             print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}), file=out)
         else:
@@ -80,7 +81,8 @@ def _load(adapter: Path, base: Path) -> None:
         model.close()
 
 
-def _outline(checkpoint: Path, path: Path) -> Path:
+def outline(checkpoint: Path, path: Path) -> Path:
+    """Write the header of ``checkpoint``'s conversion to ``path``, and a hole of the tensors' size."""
     source = Source(checkpoint, "auto")
     plans = [_small(plan) for plan in source.plans]
     header = gguf.header(source.metadata, plans)

@@ -85,12 +85,18 @@ class FakeModel:
         self.alive = True
         self.closed = False
         self.works: list[Work] = []
+        self.adapters: tuple[str, ...] | None = None
 
     def chat(self, messages: Sequence[dict[str, Any]], **asked: Any) -> Stream:
         return self._submit(" ".join(message["content"] for message in messages), messages, asked)
 
     def generate(self, prompt: str | Sequence[int], **asked: Any) -> Stream:
         return self._submit(prompt, prompt, asked)
+
+    def adapted(self, *names: str) -> FakeModel:
+        """Remembers the adapters that were asked for last."""
+        self.adapters = names
+        return self
 
     def stats(self) -> EngineStats:
         running = sum(not work.ended.is_set() for work in self.works)

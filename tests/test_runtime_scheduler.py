@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ingle.runtime.engine.parked import Parked, common_length
 from ingle.runtime.engine.prefix_cache import PrefixCache
-from ingle.runtime.engine.scheduler import Limits, Row, Scheduler, Sequence
+from ingle.runtime.engine.scheduler import GROUP_SHIFT, Limits, Row, Scheduler, Sequence
+from ingle.runtime.engine.turns import STEPS, Turns
 
 
 @dataclass
@@ -42,12 +43,14 @@ class FakeMemory:
         return any(slot in slots for _, _, slots in self.cells)
 
     def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
-        state = np.array(self.content(slot), np.int32).view(np.uint8)
+        packed = [key % 2**GROUP_SHIFT + (key >> GROUP_SHIFT << 20) for key in self.content(slot)]
+        state = np.array(packed, np.int32).view(np.uint8)
         return state if state.nbytes <= max_bytes else None
 
     def restore(self, slot: int, state: np.ndarray) -> bool:
         assert not any(slot in slots for _, _, slots in self.cells), "the slot is not empty"
-        self.write(slot, 0, state.view(np.int32).tolist())
+        packed = state.view(np.int32).tolist()
+        self.write(slot, 0, [key % 2**20 + (key >> 20 << GROUP_SHIFT) for key in packed])
         return True
 
     def content(self, slot: int) -> list[int]:
@@ -61,7 +64,7 @@ def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
     for row in rows:
         sequence = row.sequence
         memory.write(
-            sequence.slot, sequence.computed, sequence.tokens[sequence.computed : sequence.computed + row.count]
+            sequence.slot, sequence.computed, sequence.keys(sequence.computed, sequence.computed + row.count)
         )
     scheduler.advance(rows)
     for row in rows:
@@ -76,8 +79,8 @@ def scheduler_of(
     return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory), memory
 
 
-def sequence(tokens: list[int]) -> Sequence:
-    return Sequence(list(tokens), len(tokens))
+def sequence(tokens: list[int], group: int = 0) -> Sequence:
+    return Sequence(list(tokens), len(tokens), group=group)
 
 
 def run(scheduler: Scheduler, memory: FakeMemory, answer: int) -> int:
@@ -262,6 +265,40 @@ def test_common_length() -> None:
         assert common_length(first, second) == expected
 
 
+def test_groups_share_no_cells_and_take_turns() -> None:
+    scheduler, memory = scheduler_of(cells=400, slots=8, parallel=6, rows=16)
+    prompt = list(range(40))
+    for group in (0, 1, 0, 2):
+        scheduler.add(sequence(prompt, group))
+    groups = []
+    for _ in range(90):
+        rows = scheduler.schedule()
+        groups.append(rows[0].sequence.group)
+        compute(scheduler, memory, rows)
+    turns = [(group, len(list(same))) for group, same in itertools.groupby(groups)]
+    assert [group for group, _ in turns[:7]] == [0, 1, 2, 0, 1, 2, 0]
+    assert {length for _, length in turns[:-1]} == {STEPS}
+    shared = {(one.group, (one.cached or 0) > 0) for one in scheduler.running}
+    assert shared == {(0, False), (0, True), (1, False), (2, False)}, "only the second of a group finds something"
+    late = sequence(prompt, 1)
+    scheduler.add(late)
+    scheduler.schedule()
+    assert late.cached == 39
+
+
+def test_a_group_that_cannot_go_on_lets_others() -> None:
+    turns = Turns()
+    assert turns.order([]) == []
+    turns.take(5)
+    assert turns.order([3, 5, 4, 5]) == [5, 4, 3]
+    for _ in range(STEPS - 1):
+        turns.take(5)
+    assert turns.order([3, 5, 4]) == [4, 3, 5]
+    assert turns.order([5]) == [5]
+    turns.take(3)
+    assert turns.order([3, 5, 4]) == [3, 5, 4]
+
+
 class Traffic(RuleBasedStateMachine):
     """Any order of arrivals, steps, ends and cancellations keeps every slot's content right and every cell counted."""
 
@@ -278,12 +315,17 @@ class Traffic(RuleBasedStateMachine):
         self.cells = cells
         self.prompts: list[list[int]] = []
 
-    @rule(stem=st.integers(0, 2), length=st.integers(1, 60), tail=st.lists(st.integers(0, 2), max_size=6))
-    def arrive(self, stem: int, length: int, tail: list[int]) -> None:
+    @rule(
+        stem=st.integers(0, 2),
+        length=st.integers(1, 60),
+        tail=st.lists(st.integers(0, 2), max_size=6),
+        group=st.sampled_from([0, 0, 0, 1, 2]),
+    )
+    def arrive(self, stem: int, length: int, tail: list[int], group: int) -> None:
         prompt = [stem * 100 + k for k in range(length)] + tail
         if len(prompt) < self.cells:
             self.prompts.append(prompt)
-            self.scheduler.add(sequence(prompt))
+            self.scheduler.add(sequence(prompt, group))
 
     @precondition(lambda self: self.prompts)
     @rule(data=st.data())
@@ -295,6 +337,7 @@ class Traffic(RuleBasedStateMachine):
         for _ in range(times):
             rows = self.scheduler.schedule()
             assert rows or not self.scheduler.waiting, "requests wait, and nothing is computed"
+            assert len({row.sequence.group for row in rows}) < 2, "a step has one set of adapters"
             compute(self.scheduler, self.memory, rows)
             for one in list(self.scheduler.running):
                 if len(one.tokens) >= self.cells:
@@ -318,7 +361,7 @@ class Traffic(RuleBasedStateMachine):
         assert len(self.memory.cells) == self.scheduler.cells_used
         assert self.scheduler.cache.parked.bytes <= 10_000
         for one in self.scheduler.running:
-            assert self.memory.content(one.slot) == one.tokens[: one.computed]
+            assert self.memory.content(one.slot) == one.keys(0, one.computed)
 
 
 Traffic.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -36,5 +36,6 @@ FAMILY = replace(
     derived=derived,
     metadata=metadata,
     transforms=lambda config: {},
+    conv1d="",
     limits=limits,
 )

@@ -56,4 +56,6 @@ def convert_adapter(folder: Path, base: str | None, out: Path, dtype: str, *, ch
 def _summary(done: AdapterConversion) -> str:
     from ...convert.adapter import proven
 
-    return f"{done.path}  {human_size(done.size_bytes)}, {done.dtype}, for {done.base}; {proven(done.merge, done.loaded)}"
+    return (
+        f"{done.path}  {human_size(done.size_bytes)}, {done.dtype}, for {done.base}; {proven(done.merge, done.loaded)}"
+    )

@@ -9,13 +9,14 @@ def run_command(options: LoadOptions, sampling: Sampling) -> None: ...
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 
-from ..options import LoadOptions
+from ..options import AdapterFile, LoadOptions
 from ..request import Sampling
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,6 +39,22 @@ def _biases(_context: click.Context, _parameter: click.Parameter, values: Iterab
         except ValueError as error:
             raise click.BadParameter(f"{value!r} is not TOKEN_ID=BIAS, for instance 42=-100") from error
     return biases
+
+
+def _adapters(_context: click.Context, _parameter: click.Parameter, values: Iterable[str]) -> tuple[AdapterFile, ...]:
+    """``("a.gguf=0.5",)`` → one adapter at half its strength."""
+    return tuple(map(_adapter, values))
+
+
+def _adapter(text: str) -> AdapterFile:
+    path, _, scale = text.rpartition("=")
+    try:
+        number = float(scale)
+    except ValueError:
+        return AdapterFile(text)
+    if not path or not math.isfinite(number):
+        raise click.BadParameter(f"{text!r} is not FILE=SCALE, for instance adapter.gguf=0.5")
+    return AdapterFile(path, number)
 
 
 def _option(name: str, kind: Any, text: str, *aliases: str, **settings: Any) -> Callable[[Command], Command]:
@@ -74,6 +91,15 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option("threads", THREADS, "CPU threads of a decode step. [default: physical cores]"),
     _option("threads_prefill", THREADS, "CPU threads while a prompt is read. [default: physical cores]"),
     _load("gpu_layers", click.IntRange(min=-1), "Layers to offload to a GPU; -1 is all."),
+    click.option(
+        "--lora",
+        "adapters",
+        metavar="FILE[=SCALE]",
+        multiple=True,
+        callback=_adapters,
+        help="A LoRA adapter as GGUF (`ingle convert` makes them); may be given several times. `run` adds all of them "
+        "to the model; `serve` lists each as MODEL:NAME beside MODEL without any.",
+    ),
     _load("kv_type", click.Choice(KV_TYPES), "Element type of the KV cache."),
     _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams."),
     click.option(

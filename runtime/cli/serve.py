@@ -58,7 +58,7 @@ def serve_command(
     MODELs are loaded before the server says that it is ready, with one line on stdout: its URL. Other installed models
     are loaded by the first request for them.
     """
-    from ..server.catalog import StoreCatalog, prepare
+    from ..server.catalog import StoreCatalog, prepare, with_adapters
     from ..server.serve import ServeOptions, listen, serve
     from ..store.store import Store
 
@@ -66,12 +66,14 @@ def serve_command(
     most = max(MODELS_IN_MEMORY, len(models)) if max_models is None else max_models
     if len(models) > most:
         raise BadRequest(f"--max-models {most} is less than the {len(models)} models named")
+    if options.adapters and len(models) != 1:
+        raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
     serving = ServeOptions(host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s)
     listener = listen(serving)
     store = Store()
     with progress_bar() as progress:
         given = prepare(models, store, progress)
-    catalog = StoreCatalog(store, options, given)
+    catalog = StoreCatalog(store, options, with_adapters(given, options.adapters))
     serve(listener, serving, catalog, [one.installed.name for one in given], lambda url: click.echo(url))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...convert.gguf import GGUF
 
 TEMPLATE_KEY = "tokenizer.chat_template"
+NOT_OURS = "none: it was not converted here"
 
 
 @click.command("show", short_help="Show what is known of a model.")
@@ -43,7 +44,9 @@ def show_command(name: str, template: bool, metadata: bool, as_json: bool) -> No
 def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
     """What the file says of itself."""
     architecture = _text(file, "general.architecture")
+    adapter = _adapter(file)
     return {
+        **({"adapter": adapter} if adapter else {}),
         "architecture": architecture,
         "title": _text(file, "general.name"),
         "type": entry.type or _type(file),
@@ -61,26 +64,59 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
     lines = {
         "name": entry.name,
         "title": facts["title"],
+        **_adapter_fields(facts.get("adapter")),
         "architecture": facts["architecture"],
         "parameters": f"{facts['parameters']:,}",
         "type": f"{facts['type']} ({entry.reason})",
         "size": human_size(entry.size_bytes) + (f" in {len(entry.files)} files" if len(entry.files) > 1 else ""),
         "context": f"{context:,} tokens" if isinstance(context, int) else "",
         "vocabulary": f"{facts['vocabulary']:,} tokens" if facts["vocabulary"] else "",
-        "template": "yes (--template prints it)" if facts["chat_template"] else "none: a base model",
+        "template": _template(facts),
         "licence": facts["licence"] or "not stated",
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
         "file": f"{entry.path} ({how(entry)})",
         "sha256": entry.sha256,
-        "proof": _proof(entry),
+        "proof": facts["adapter"]["proof"] or NOT_OURS if "adapter" in facts else _proof(entry),
         "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
     }
     return {key: value for key, value in lines.items() if value}
 
 
+def _adapter(file: GGUF) -> dict[str, Any]:
+    """What is known of an adapter; empty for a model."""
+    from ...convert import adapter
+
+    if file.metadata.get(adapter.TYPE_KEY) != adapter.LORA:
+        return {}
+    ranks = {info.shape[-1] for name, info in file.tensors.items() if name.endswith(".lora_b")}
+    return {
+        "kind": _text(file, "adapter.type"),
+        "base": _text(file, adapter.BASE_NAME_KEY),
+        "ranks": sorted(ranks),
+        "weights": len(file.tensors) // 2,
+        "proof": adapter.described(file.metadata),
+    }
+
+
+def _adapter_fields(adapter: dict[str, Any] | None) -> dict[str, str]:
+    if adapter is None:
+        return {}
+    ranks = ", ".join(map(str, adapter["ranks"]))
+    return {
+        "adapter": f"{adapter['kind']} for {adapter['base'] or 'a base it does not name'}",
+        "adapts": f"{adapter['weights']:,} weights, rank {ranks}",
+    }
+
+
+def _template(facts: dict[str, Any]) -> str:
+    if "adapter" in facts:
+        return ""
+    return "yes (--template prints it)" if facts["chat_template"] else "none: a base model"
+
+
 def _proof(entry: Entry) -> str:
     if not entry.built:
-        return "none: it was not converted here"
+        return NOT_OURS
     found = ", ".join(f"{count:,} {what}" for what, count in (entry.proof or {}).items())
     return f"equal to its checkpoint in {found}"
 

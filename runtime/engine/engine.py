@@ -48,7 +48,7 @@ class Engine:
         self, path: Path, options: LoadOptions | None = None, *, after_round: Callable[[], None] = lambda: None
     ) -> None:
         options = options or LoadOptions()
-        self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap)
+        self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap, adapters=options.adapters)
         try:
             if not self._model.generates:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
@@ -116,6 +116,7 @@ class Engine:
             BadRequest: a field is out of range. ContextLengthExceeded: no room for an answer.
         """
         sampling.validate(request, self._info.vocabulary)
+        self._refuse_unknown_adapters(request)
         if isinstance(request.prompt, str):
             self._refuse_endless(request.prompt)
             tokens = self.tokenize(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
@@ -128,6 +129,16 @@ class Engine:
         if len(tokens) >= self._info.context_length:
             raise ContextLengthExceeded.of(len(tokens), self._info.context_length)
         return tokens
+
+    def _refuse_unknown_adapters(self, request: Request) -> None:
+        loaded = [adapter.name for adapter in self._info.adapters]
+        for name in request.adapters or ():
+            if name not in loaded:
+                raise BadRequest(
+                    f"there is no adapter {name[:100]!r} beside this model",
+                    hint=f"loaded: {', '.join(loaded) or 'none'}",
+                    param="adapters",
+                )
 
     def _refuse_endless(self, text: str) -> None:
         """A huge text that cannot fit the window whatever its tokens are is refused before minutes go into them."""

@@ -13,7 +13,7 @@ from ..llama.library import supports_gpu_offload
 from ..llama.metadata import attention_heads, kv_bytes_per_cell
 from ..llama.model import NativeModel
 from ..options import LoadOptions
-from ..request import ModelInfo
+from ..request import LoadedAdapter, ModelInfo
 from . import sampling, sizing
 from .scheduler import Limits
 
@@ -56,7 +56,11 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
         special_tokens=special_tokens(model.metadata),
         eog_tokens=end_tokens,
         sampling=sampling.model_defaults(model.metadata),
-        warnings=tuple(_warnings(options, model, sizes, end_tokens)),
+        warnings=(*_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
+        adapters=tuple(
+            LoadedAdapter(name, str(adapter.path), adapter.scale, adapter.base_name)
+            for name, adapter in model.adapters.items()
+        ),
     )
 
 
@@ -115,3 +119,21 @@ def _warnings(
         )
     if not end_tokens:
         yield "the file names no end-of-text token: an answer ends only at max_tokens or at the context window"
+
+
+def _adapter_warnings(model: NativeModel) -> Iterator[str]:
+    for name, adapter in model.adapters.items():
+        if adapter.base_name and _letters(adapter.base_name) != _letters(model.name):
+            yield (
+                f"the adapter {name} was made for {adapter.base_name}, and this model calls itself {model.name}: with "
+                "other weights than those it was trained on it does something else"
+            )
+        if adapter.ignored:
+            yield (
+                f"the adapter {name} has pairs for {len(adapter.ignored)} tensors that llama.cpp's {model.architecture} "
+                f"graph uses as they are ({adapter.ignored[0]}, ...): these change nothing"
+            )
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())

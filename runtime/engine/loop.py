@@ -40,6 +40,7 @@ class Loop:
         self._scheduler = Scheduler(limits(info, options), self._context, share=shares)
         self._end_tokens = frozenset(info.eog_tokens)
         self._end_indices = np.array(info.eog_tokens, np.int64)
+        self._groups: dict[tuple[str, ...], int] = {(): 0}
         self._choices: dict[Sequence, Choice] = {}
         self._flights: set[Flight] = set()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -136,8 +137,18 @@ class Loop:
         request = flight.request
         resolved = sampling.resolve(request.sampling, self._info.sampling, index)
         source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, flight.prompt)
-        sequence = Sequence(list(flight.prompt), len(flight.prompt))
+        sequence = Sequence(list(flight.prompt), len(flight.prompt), group=self._group(request.adapters))
         return Choice(flight, index, sequence, source, Detokenizer(request.stop))
+
+    def _group(self, names: tuple[str, ...] | None) -> int:
+        """The number of a set of adapters; None is all of them."""
+        chosen = tuple(sorted(set(self._model.adapters if names is None else names)))
+        return self._groups.setdefault(chosen, len(self._groups))
+
+    def _adapt(self, group: int) -> None:
+        if len(self._groups) > 1:
+            names = next(names for names, number in self._groups.items() if number == group)
+            self._context.use([self._model.adapters[name] for name in names])
 
     def _decode(self, rows: list[Row]) -> dict[int, int] | None:
         """Compute the rows; None if the step was aborted or failed and has to be scheduled anew."""
@@ -145,6 +156,7 @@ class Loop:
         if not self._open_step(rows):
             return None
         began = time.monotonic()
+        self._adapt(rows[0].sequence.group)
         try:
             outputs = self._context.decode([_native(row) for row in rows])
         except Aborted:

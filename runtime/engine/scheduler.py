@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
+from .turns import Turns
 
+GROUP_SHIFT = 32  # above all token ids
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
 
@@ -26,6 +28,7 @@ class Sequence:
     committed: tokens that the prefix cache knows (a prefix of the computed ones).
     cached: prompt tokens that were there already when the sequence first started.
     skipped: steps in which it was running but got no row.
+    group: which adapters it is computed with. Groups share neither steps nor cells.
     """
 
     tokens: list[int]
@@ -35,6 +38,12 @@ class Sequence:
     committed: int = 0
     cached: int | None = None
     skipped: int = 0
+    group: int = 0
+
+    def keys(self, start: int = 0, end: int | None = None) -> list[int]:
+        """The tokens as the prefix cache knows them: those of another group are others."""
+        tokens = self.tokens[start:end]
+        return [token + (self.group << GROUP_SHIFT) for token in tokens] if self.group else tokens
 
     @property
     def pending(self) -> int:
@@ -86,6 +95,7 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.limits.slots - 1, -1, -1))
+        self._turns = Turns()
         self.cache = PrefixCache(
             self.memory,
             max_idle_slots=self.limits.slots - self.limits.parallel,
@@ -103,10 +113,18 @@ class Scheduler:
     def schedule(self) -> list[Row]:
         """The rows of the next step: decoding sequences first, then prompts within the budget. May preempt."""
         self._admit()
-        decoding = self._make_room([sequence for sequence in self.running if sequence.decoding])
+        for group in self._turns.order(sequence.group for sequence in self.running):
+            if rows := self._rows(group):
+                self._turns.take(group)
+                return rows
+        return []
+
+    def _rows(self, group: int) -> list[Row]:
+        running = [sequence for sequence in self.running if sequence.group == group]
+        decoding = self._make_room([sequence for sequence in running if sequence.decoding])
         rows = [Row(sequence, 1, True) for sequence in decoding]
         free_cells = self.limits.cells - self.cells_used - len(rows)
-        return rows + self._prompt_rows(min(self.limits.rows - len(rows), free_cells))
+        return rows + self._prompt_rows(group, min(self.limits.rows - len(rows), free_cells))
 
     def advance(self, rows: list[Row]) -> None:
         """The rows were computed."""
@@ -159,9 +177,9 @@ class Scheduler:
                 return
 
     def _start(self, sequence: Sequence) -> bool:
-        match = self._longest_match(sequence.tokens[:-1]) if self.share else Match()
+        match = self._longest_match(sequence.keys(0, -1)) if self.share else Match()
         slot = self._take_slot()
-        self.cache.adopt(slot, sequence.tokens, match)
+        self.cache.adopt(slot, sequence.keys(0, match.length), match)
         self._free_slots += self.cache.park_unused()
         if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1):
             self._free_slots.append(self.cache.drop(slot))
@@ -203,11 +221,13 @@ class Scheduler:
 
     def _prefix_is_coming(self, sequence: Sequence) -> bool:
         """Whether a running sequence is about to compute enough tokens that this one can then share."""
-        prefix = sequence.tokens[:-1]
-        reading = [other for other in self.running if other.computed < other.num_prompt]
+        prefix = sequence.keys(0, -1)
+        reading = [
+            other for other in self.running if other.computed < other.num_prompt and other.group == sequence.group
+        ]
         known = self.cache.match(prefix).length if reading else 0
         for other in reading:
-            coming = min(common_length(other.tokens, prefix), other.num_prompt)
+            coming = min(common_length(other.keys(), prefix), other.num_prompt)
             if coming - max(known, other.computed) >= WORTH_WAITING_FOR:
                 return True
         return False
@@ -220,10 +240,10 @@ class Scheduler:
             decoding = [sequence for sequence in decoding if sequence is not youngest]
         return decoding[: self.limits.rows]
 
-    def _prompt_rows(self, budget: int) -> list[Row]:
+    def _prompt_rows(self, group: int, budget: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer."""
         rows = []
-        prompts = [sequence for sequence in self.running if not sequence.decoding]
+        prompts = [sequence for sequence in self.running if not sequence.decoding and sequence.group == group]
         for sequence in sorted(prompts, key=lambda prompt: prompt.pending - prompt.skipped * self.limits.rows):
             count = min(sequence.pending, budget)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
@@ -233,5 +253,5 @@ class Scheduler:
         return rows
 
     def _commit(self, sequence: Sequence, end: int) -> None:
-        tokens: Tokens[int] = sequence.tokens[sequence.committed : end]
-        sequence.committed += self.cache.extend(sequence.slot, sequence.committed, list(tokens))
+        tokens = sequence.keys(sequence.committed, end)
+        sequence.committed += self.cache.extend(sequence.slot, sequence.committed, tokens)

@@ -5,30 +5,41 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...convert import gguf
+from ...convert import gguf, lora
 from ...convert.adapter import BASE_NAME_KEY, LORA, TYPE_KEY
 from ...convert.errors import InputError, LoadFailed
 from .library import library, native_log
-from .model import NativeModel
+
+if TYPE_CHECKING:
+    from .model import NativeModel
 
 
 class NativeAdapter:
     """The pairs of an adapter file, for one model. Must be loaded before the model's contexts are made, and closed
     after them and before the model.
 
+    ignored: tensors of the model for which it has pairs that llama.cpp's graph does not ask for.
+
     Raises:
         BadGGUF: the file breaks the format. InputError: it is no adapter, or one for another model.
         LoadFailed: llama.cpp refuses it.
     """
 
-    def __init__(self, model: NativeModel, path: Path) -> None:
+    def __init__(self, model: NativeModel, path: Path, scale: float = 1.0) -> None:
         file = gguf.read(path)
-        self.path = path
+        self.path, self.scale = path, scale
         self.metadata = file.metadata
         self.base_name = str(file.metadata.get(BASE_NAME_KEY, ""))
         _check(file.metadata, model, path)
+        targets = [name.rpartition(".lora_")[0] for name in file.tensors if name.endswith(".lora_a")]
+        self.ignored = tuple(name for name in targets if not lora.is_adapted(model.architecture, name))
+        if lora.EMBEDDING in targets and not model.has_own_head:  # llama.cpp would take it for the head's, and abort
+            raise InputError(
+                f"{path} adapts the embedding, which is the head of {model.path}, too: llama.cpp cannot do that",
+                hint="merge the adapter into its base, and convert the result",
+            )
         self._lib = library()
         with native_log() as lines:
             self.handle: Any = self._lib.llama_adapter_lora_init(model.handle, str(path).encode())

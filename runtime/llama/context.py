@@ -121,13 +121,12 @@ class Context:
         row: Any = self._logits_row.from_address(ctypes.addressof(pointer.contents))
         return np.frombuffer(row, np.float32)
 
-    def use(self, adapters: Sequence[tuple[NativeAdapter, float]]) -> None:
+    def use(self, adapters: Sequence[NativeAdapter]) -> None:
         """Add these adapters, each times its scale, to the weights in every later :meth:`decode`. Cells that were
         computed with others are not theirs."""
-        handles = (ctypes.POINTER(ctypes.c_void_p) * len(adapters))(
-            *(ctypes.cast(adapter.handle, ctypes.POINTER(ctypes.c_void_p)) for adapter, _ in adapters)
-        )
-        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        pointer = ctypes.POINTER(ctypes.c_void_p)
+        handles = (pointer * len(adapters))(*(ctypes.cast(adapter.handle, pointer) for adapter in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(adapter.scale for adapter in adapters))
         self._lib.llama_set_adapters_lora(self._handle, handles, len(adapters), scales)
 
     def abort(self) -> None:

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ...convert import gguf
-from ...convert.errors import LoadFailed
+from ...convert.errors import InputError, LoadFailed
+from ..options import AdapterFile
+from .adapter import NativeAdapter
 from .kernels import extra_buffers_work
 from .library import library, native_log, supports_gpu_offload
 from .metadata import integer
 from .vocab import Vocab
 
+HEAD = "output.weight"
+
 
 class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
-    repack: whether weights may be laid out for the fastest kernels, which reads them all.
+    repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
 
     Raises:
-        BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
+        BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it. InputError: an adapter for another model.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True, repack: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = 0,
+        mmap: bool = True,
+        repack: bool = True,
+        adapters: Sequence[AdapterFile] = (),
+    ) -> None:
         file = gguf.read(path)
         self.path = path
         self.metadata = file.metadata
         self._has_long_rope = any("rope_factors_long" in name for name in file.tensors)
+        self.has_own_head = HEAD in file.tensors or "split.count" in file.metadata
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
         self.handle = self._load(path, mmap, repack)
         self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
+        self.adapters: dict[str, NativeAdapter] = {}
+        try:
+            for adapter in adapters:
+                self._add(adapter)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, file: AdapterFile) -> None:
+        if file.name in self.adapters:
+            raise InputError(f"two adapters are called {file.name}", hint="rename one of the files")
+        self.adapters[file.name] = NativeAdapter(self, Path(file.path), file.scale)
 
     def _load(self, path: Path, mmap: bool, repack: bool) -> Any:
         params = self._lib.llama_model_default_params()
@@ -52,6 +78,8 @@ class NativeModel:
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""
         self.vocab.lease.end()
+        while self.adapters:
+            self.adapters.popitem()[1].close()
         if self.handle is not None:
             handle, self.handle = self.handle, None
             self._lib.llama_model_free(handle)

@@ -40,7 +40,7 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         installed = await pool.find(name)
-        return JSONResponse(entry(installed, pool.loaded().get(installed.name)))
+        return JSONResponse(entry(installed, pool.loaded().get(installed.place)))
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ...convert.errors import BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
-from ..options import LoadOptions
+from ..options import AdapterFile, LoadOptions
 from ..store.build import obtain
 from ..store.manifest import Entry
 from ..store.names import HubName, parse
@@ -58,7 +58,8 @@ class StoreCatalog:
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
 
-        return Model.load(installed.target, options=self._options, isolation="process")
+        options = self._options if installed.adapters is not None else replace(self._options, adapters=())
+        return Model.load(installed.target, options=options, isolation="process")
 
     def _not_found(self, name: str) -> ModelNotFound:
         names = [model.name for model in self.list()]
@@ -80,6 +81,19 @@ def prepare(texts: Iterable[str], store: Store, progress: Progress = silent) -> 
         if other.installed.target != one.installed.target:
             raise BadRequest(f"{other.text} and {one.text} would both be called {one.installed.name}")
     return given
+
+
+def with_adapters(given: Sequence[Given], adapters: Sequence[AdapterFile]) -> list[Given]:
+    """Models given with adapters: each without any, and with each of them as ``MODEL:NAME``."""
+    if not adapters:
+        return list(given)
+    plain = [Given(one.text, replace(one.installed, adapters=())) for one in given]
+    return [*plain, *(_adapted(one, adapter.name) for one in plain for adapter in adapters)]
+
+
+def _adapted(one: Given, name: str) -> Given:
+    base = one.installed
+    return Given(f"{one.text}:{name}", replace(base, name=f"{base.name}:{name}", adapters=(name,), model=base.name))
 
 
 def _prepared(text: str, store: Store, progress: Progress) -> Given:

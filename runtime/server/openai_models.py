@@ -10,11 +10,13 @@ from .pool import Installed, Servable
 
 
 def listing(installed: Sequence[Installed], loaded: Mapping[str, Servable]) -> dict[str, Any]:
-    return {"object": "list", "data": [entry(model, loaded.get(model.name)) for model in installed]}
+    return {"object": "list", "data": [entry(model, loaded.get(model.place)) for model in installed]}
 
 
 def entry(installed: Installed, model: Servable | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
+    if installed.adapters:
+        facts["adapters"] = list(installed.adapters)
     if model is not None:
         facts |= _facts(model.info)
     return {

@@ -50,18 +50,30 @@ class Servable(Protocol):
         n: int = ...,
         ignore_eos: bool = ...,
     ) -> Stream: ...
+    def adapted(self, *names: str) -> Servable: ...
     def stats(self) -> EngineStats: ...
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model that can be loaded. ``name`` is what clients call it, ``target`` what the loader is told."""
+    """A model that can be loaded. ``name`` is what clients call it, ``target`` what the loader is told.
+
+    adapters: of those that are loaded with it, the ones that answer; None where it has none.
+    model: the name of the model that is loaded for it; its own, if empty.
+    """
 
     name: str
     target: str
     size_bytes: int
     created: int
+    adapters: tuple[str, ...] | None = None
+    model: str = ""
+
+    @property
+    def place(self) -> str:
+        """What its loaded model is filed under."""
+        return self.model or self.name
 
 
 class Catalog(Protocol):
@@ -137,7 +149,8 @@ class Pool:
         except BaseException:
             slot.release()
             raise
-        return Lease(installed.name, model, slot.release)
+        answering = model if installed.adapters is None else model.adapted(*installed.adapters)
+        return Lease(installed.name, answering, slot.release)
 
     async def installed(self) -> Sequence[Installed]:
         return await asyncio.to_thread(self._catalog.list)
@@ -146,7 +159,7 @@ class Pool:
         return await asyncio.to_thread(self._catalog.find, name)
 
     def loaded(self) -> dict[str, Servable]:
-        """The models in memory that can work, by name."""
+        """The models in memory that can work, by :attr:`Installed.place`."""
         models = {name: slot.model for name, slot in self._slots.items()}
         return {name: model for name, model in models.items() if model is not None and model.alive}
 
@@ -160,7 +173,7 @@ class Pool:
     def _slot(self, installed: Installed) -> _Slot:
         if self._closed:
             raise EngineClosed("the server is shutting down")
-        slot = self._slots.get(installed.name)
+        slot = self._slots.get(installed.place)
         if slot is not None and not slot.broken:
             return slot
         given_up = [slot] if slot is not None else self._make_room()
@@ -168,8 +181,8 @@ class Pool:
             self._slots.pop(old.name, None)
         loading = asyncio.create_task(self._load(installed, given_up))
         loading.add_done_callback(_heed)
-        self._slots[installed.name] = _Slot(installed.name, loading)
-        return self._slots[installed.name]
+        self._slots[installed.place] = _Slot(installed.place, loading)
+        return self._slots[installed.place]
 
     def _make_room(self) -> list[_Slot]:
         """The slots to give up so that one more model fits: broken ones, then the longest idle."""
@@ -187,7 +200,7 @@ class Pool:
         for slot in given_up:
             log.info("unloading %s", slot.name)
             await _close(slot)
-        log.info("loading %s", installed.name)
+        log.info("loading %s", installed.place)
         try:
             model = await _in_thread(lambda: self._catalog.load(installed))
         except IngleError:
@@ -196,7 +209,7 @@ class Pool:
             raise LoadFailed(
                 f"{installed.name} could not be loaded", hint="the server's log has the details"
             ) from error
-        log.info("loaded %s", installed.name)
+        log.info("loaded %s", installed.place)
         return model
 
 
