@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adapter import AdapterConversion, check_adapter, convert_adapter
     from .inspection import check
     from .pipeline import Conversion, convert
     from .report import Item, Report
 
-__all__ = ["Conversion", "Item", "Report", "check", "convert"]
+__all__ = [
+    "AdapterConversion", "Conversion", "Item", "Report", "check", "check_adapter", "convert", "convert_adapter",
+]  # fmt: skip
 
-_HOMES = {"check": "inspection", "Conversion": "pipeline", "convert": "pipeline", "Item": "report", "Report": "report"}
+_HOMES = {
+    "AdapterConversion": "adapter",
+    "check_adapter": "adapter",
+    "convert_adapter": "adapter",
+    "check": "inspection",
+    "Conversion": "pipeline",
+    "convert": "pipeline",
+    "Item": "report",
+    "Report": "report",
+}
 
 
 def __getattr__(name: str) -> object:

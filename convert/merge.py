@@ -78,12 +78,18 @@ def _error(addition: Addition, file: GGUF) -> float:
                 b[matrix, max(start - matrix * height, 0) : min(stop - matrix * height, height)] @ a[matrix]
                 for matrix in range(start // height, (stop - 1) // height + 1)
             ])  # fmt: skip
-            if not np.isfinite(added).all() or not np.isfinite(chunk).all():
-                return math.inf
-            difference = max(difference, float(np.abs(added - chunk).max()))
-            size = max(size, float(np.abs(chunk).max()))
+            size = max(size, _largest(chunk))
+            difference = max(difference, _largest(np.subtract(added, chunk, out=added)))
             start = stop
+    if math.inf in (size, difference):
+        return math.inf
     return difference / size if size else difference
+
+
+def _largest(values: NDArray[np.float32]) -> float:
+    """The largest magnitude, infinite where a value is not finite. Two passes, and no copy."""
+    low, high = float(values.min()), float(values.max())
+    return max(-low, high) if math.isfinite(low) and math.isfinite(high) else math.inf
 
 
 def _matrices(file: GGUF, name: str) -> NDArray[np.float32]:

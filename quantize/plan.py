@@ -77,6 +77,8 @@ def planned_types(log: str) -> dict[str, GGMLType]:
 
 
 def _require_quantizable(file: gguf.GGUF) -> None:
+    if file.metadata.get("general.type") == "adapter":
+        raise InputError(f"{file.path} is an adapter, which is small already", hint="quantize its base instead")
     parts = file.metadata.get("split.count", 1)
     if isinstance(parts, str | list) or int(parts) > 1:
         raise InputError(

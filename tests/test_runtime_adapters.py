@@ -170,7 +170,11 @@ EMBEDDING = {"token_embd.weight.lora_a": (384, 2), "token_embd.weight.lora_b": (
         (QUERY, {"adapter__type": "control"}, "not a LoRA adapter"),
         (QUERY, {"adapter__alora__invocation_tokens": np.array([3], np.uint32)}, "aLoRA"),
         (EMBEDDING, {}, "adapts the embedding, which is the head"),
-        ({name.replace("0", "9"): shape for name, shape in QUERY.items()}, {}, "does not fit .* does not exist in base"),
+        (
+            {name.replace("0", "9"): shape for name, shape in QUERY.items()},
+            {},
+            "does not fit .* does not exist in base",
+        ),
         ({**QUERY, "blk.0.attn_q.weight.lora_b": (63, 2)}, {}, "does not fit .* incorrect shape"),
     ],
 )

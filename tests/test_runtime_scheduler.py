@@ -63,9 +63,7 @@ def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
     """What the engine does with a step, with tokens counted up instead of sampled."""
     for row in rows:
         sequence = row.sequence
-        memory.write(
-            sequence.slot, sequence.computed, sequence.keys(sequence.computed, sequence.computed + row.count)
-        )
+        memory.write(sequence.slot, sequence.computed, sequence.keys(sequence.computed, sequence.computed + row.count))
     scheduler.advance(rows)
     for row in rows:
         if row.output:

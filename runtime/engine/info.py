@@ -130,8 +130,8 @@ def _adapter_warnings(model: NativeModel) -> Iterator[str]:
             )
         if adapter.ignored:
             yield (
-                f"the adapter {name} has pairs for {len(adapter.ignored)} tensors that llama.cpp's {model.architecture} "
-                f"graph uses as they are ({adapter.ignored[0]}, ...): these change nothing"
+                f"the adapter {name} has pairs for {len(adapter.ignored)} tensors that llama.cpp uses as they are "
+                f"({adapter.ignored[0]}, ...): these change nothing"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,22 @@ from .vocab import Vocab
 HEAD = "output.weight"
 
 
+def _require_model(metadata: Mapping[str, gguf.Value], path: Path) -> None:
+    if metadata.get("general.type") == "adapter":
+        raise InputError(
+            f"{path} is an adapter, not a whole model",
+            hint=f"load its base, and it beside: ingle run BASE --lora {path.name}",
+        )
+
+
 class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
     repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
 
     Raises:
-        BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it. InputError: an adapter for another model.
+        BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
+        InputError: it is no model, or an adapter is for another one.
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class NativeModel:
         adapters: Sequence[AdapterFile] = (),
     ) -> None:
         file = gguf.read(path)
+        _require_model(file.metadata, path)
         self.path = path
         self.metadata = file.metadata
         self._has_long_rope = any("rope_factors_long" in name for name in file.tensors)
