@@ -123,12 +123,14 @@ BROKEN: dict[str, tuple[str, dict[str, Any], dict[str, list[int] | None], str]] 
     "missing": ("bert_classifier", {}, {"classifier.weight": None}, "classifier.weight is missing"),
     "missing bias": ("bert_classifier", {}, {"classifier.bias": None}, "classifier.bias is missing"),
     "too narrow": ("bert_classifier", {}, {"classifier.weight": [11, 16]}, "follows from the layer before"),
-    "too large": ("bert_classifier", {}, {"classifier.weight": [70_000, 32], "classifier.bias": [70_000]}, "too large"),
+    "too large": (
+        "bert_classifier", {}, {"classifier.weight": [140_000, 32], "classifier.bias": [140_000]}, "too large"
+    ),
     "activation": ("modernbert_classifier", {"classifier_activation": "swish"}, {}, "activation 'swish'"),
     "other decoder": ("bert_masked", {}, {"cls.predictions.decoder.weight": [264, 32]}, "the same values"),
     "other bias": ("bert_masked", {}, {"cls.predictions.decoder.bias": [264]}, "the same values"),
     "unknown tensor": ("bert_tagger", {}, {"classifier2.weight": [3, 32]}, "nothing maps"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BROKEN)
