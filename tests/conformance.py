@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import sweeping
 from ingle.convert import heads
 from ingle.convert.families import class_name, find
+from ingle.convert.gguf import GGUF, TensorPlan
 from ingle.runtime.llama.model import NativeModel
 from ingle.runtime.tasks.encoder import Encoder
 from llama_runs import last_logits
@@ -139,3 +140,12 @@ def task(name: str) -> str:
     if head is not None:
         return head.task.replace("-", " ")
     return "states" if name.endswith("Model") and not name.endswith("LMHeadModel") else "text generation"
+
+
+def plans(file: GGUF) -> list[TensorPlan]:
+    """The tensors of a file, to be written again."""
+
+    def again(name: str) -> Callable[[], Iterator[Any]]:
+        return lambda: iter([file.tensor(name)])
+
+    return [TensorPlan(name, info.shape, info.type, again(name)) for name, info in file.tensors.items()]

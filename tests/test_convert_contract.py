@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import encoders
 import numpy as np
 import pytest
 import sweeping
+from conformance import plans
 from ingle.convert import check, convert, gguf
 from ingle.convert.contract import ALWAYS, VOCABULARY, breaches, required
 from ingle.convert.errors import LoadFailed, UnsupportedModel
 from ingle.convert.families import FAMILIES
-from ingle.convert.gguf import GGUF, TensorPlan, Value
+from ingle.convert.gguf import Value
 from ingle.convert.source import Source
 from ingle.runtime.llama.model import NativeModel
 
@@ -40,13 +41,6 @@ def checkpoint(arch: str, folder: Path) -> Path:
     if name in sweeping.NAMES:
         return sweeping.write_checkpoint(folder / name, sweeping.load(name))
     return encoders.write(folder / name, encoders.recipe(name))
-
-
-def plans(file: GGUF) -> list[TensorPlan]:
-    def again(name: str) -> Callable[[], Iterator[Any]]:
-        return lambda: iter([file.tensor(name)])
-
-    return [TensorPlan(name, info.shape, info.type, again(name)) for name, info in file.tensors.items()]
 
 
 @pytest.mark.parametrize("arch", ARCHS)

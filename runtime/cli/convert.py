@@ -14,8 +14,8 @@ from .display import emit_json, emit_table, human_size, note, progress_bar
 
 if TYPE_CHECKING:
     from ...convert import Conversion, Item, Report
+    from ..proof import Proof
     from ..store.checkpoint import Checkpoint
-    from ..verify import Verdict
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 CHECK_FAILED_EXIT_CODE = 2
@@ -26,18 +26,17 @@ class Proven:
     """A conversion, and what was found equal between the checkpoint and it."""
 
     conversion: Conversion
-    verdict: Verdict
+    proof: Proof
 
     def as_json(self) -> dict[str, Any]:
-        path = str(self.conversion.path)
-        return {**asdict(self.conversion), "path": path, "proof": asdict(self.verdict)}
+        return {**asdict(self.conversion), "path": str(self.conversion.path), "proof": dict(self.proof)}
 
     def __str__(self) -> str:
-        done, proof = self.conversion, self.verdict
-        return (
-            f"{done.path}  {human_size(done.size_bytes)}, {done.dtype}; proven equal: the tokens of {proof.strings:,} "
-            f"texts, {proof.renderings:,} rendered conversations"
-        )
+        from ..proof import described
+
+        done = self.conversion
+        size = f"{human_size(done.size_bytes)}, {done.dtype}"
+        return f"{done.path}  {size}; proven equal: {described(self.proof)}"
 
 
 @click.command("convert", short_help="Turn a Hugging Face checkpoint into a proven GGUF file.")
@@ -51,16 +50,26 @@ class Proven:
     help="Element type of the matrices; auto keeps the checkpoint's own.",
 )
 @click.option("--check", is_flag=True, help="Only look at headers and configs, and give a verdict per item.")
+@click.option("--clip", is_flag=True, help="Store values too large for f16 as its largest, instead of refusing them.")
+@click.option("--prove", "whatever_size", is_flag=True, help="Compare logits even of a model that is not small.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def convert_command(
-    context: click.Context, checkpoint: str, out: Path | None, dtype: str, check: bool, as_json: bool
+    context: click.Context,
+    checkpoint: str,
+    out: Path | None,
+    dtype: str,
+    check: bool,
+    clip: bool,
+    whatever_size: bool,
+    as_json: bool,
 ) -> None:
     """Convert CHECKPOINT, a save_pretrained folder or a hub id, to GGUF.
 
-    The file is compared with the checkpoint (token ids of more than a thousand texts, the chat template) before it
-    gets its name. With --check nothing is written, and of a hub id no weights are fetched; exit code 2 says that it
-    could not be converted.
+    The file is compared with the checkpoint before it gets its name: token ids of thousands of texts, the chat
+    template, and the logits of eight prompts, of models up to 400 million parameters that ingle can compute by itself
+    (Llama, Mistral, Qwen 2 and 3, Gemma; with --prove, of any size). With --check nothing is written, and of a hub id
+    no weights are fetched; exit code 2 says that it could not be converted.
     """
     from ..store.arrival import checkpoint_at
 
@@ -68,31 +77,44 @@ def convert_command(
         report = _looked_at(checkpoint, dtype)
         _print_report(report, as_json)
         context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
+    out = out or Path(f"{checkpoint_name(checkpoint)}.gguf")
     with progress_bar() as progress, checkpoint_at(checkpoint, progress) as source:
-        proven = convert_and_prove(source, out or Path(f"{checkpoint_name(checkpoint)}.gguf"), dtype, progress)
+        proven = convert_and_prove(source, out, dtype, progress, clip=clip, whatever_size=whatever_size)
     if as_json:
         emit_json(proven.as_json())
     else:
         note_items(proven.conversion.warnings)
+        if clipped := sum(proven.conversion.clipped.values()):
+            note(f"warn: {clipped:,} values too large for f16 were stored as its largest, 65,504")
         click.echo(str(proven))
 
 
-def convert_and_prove(source: Checkpoint, out: Path, dtype: str, progress: Progress) -> Proven:
+def convert_and_prove(
+    source: Checkpoint, out: Path, dtype: str, progress: Progress, *, clip: bool = False, whatever_size: bool = False
+) -> Proven:
     """Convert ``source``; the file appears at ``out`` only if the proof holds.
 
     Raises: what ``convert`` and ``prove`` raise.
     """
     from ...convert import convert
-    from ..verify import prove
+    from ..proof import prove
 
-    verdicts: list[Verdict] = []
+    proofs: list[Proof] = []
 
-    def check_equal(file: Path) -> None:
-        verdicts.append(prove(source.complete(), file, progress))
+    def check_equal(file: Path) -> Proof:
+        proofs.append(prove(source.complete(), file, progress, whatever_size=whatever_size))
+        return proofs[0]
 
-    shown = source.after(progress)
-    conversion = convert(source.folder, out, dtype.lower(), prove=check_equal, arrive=source.arrive, progress=shown)
-    return Proven(conversion, verdicts[0])
+    conversion = convert(
+        source.folder,
+        out,
+        dtype.lower(),
+        clip=clip,
+        prove=check_equal,
+        arrive=source.arrive,
+        progress=source.after(progress),
+    )
+    return Proven(conversion, proofs[0])
 
 
 def checkpoint_name(checkpoint: str) -> str:

@@ -49,6 +49,7 @@ MODELS: dict[str, Model] = {
     "gpt_neox_serial": Model("GPTNeoXForCausalLM", {**MULTI_HEAD, "use_parallel_residual": False},
                              older={"rope_theta": None, "partial_rotary_factor": None, "rotary_pct": 0.25}),
     "mixtral": Model("MixtralForCausalLM", {**UNTIED, "num_local_experts": 4, "sliding_window": None}),
+    "qwen2": Model("Qwen2ForCausalLM", {**UNTIED, "use_sliding_window": False}),
     "qwen2_moe": Model("Qwen2MoeForCausalLM", {**UNTIED, **EXPERTS, "shared_expert_intermediate_size": 24}),
     "qwen3_moe": Model("Qwen3MoeForCausalLM", {**UNTIED, **EXPERTS, "head_dim": 16, "norm_topk_prob": True}),
     "starcoder2": Model("Starcoder2ForCausalLM", {**SHAPE, "sliding_window": None}),
