@@ -37,7 +37,7 @@ import conversion
 from conversion.base import ModelBase, ModelType, TextModel
 TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
 read = ModelBase.load_hparams
-ModelBase.load_hparams = staticmethod(lambda *given: {**read(*given), **json.loads(older)})
+ModelBase.load_hparams = staticmethod(lambda *given, **named: {**read(*given, **named), **json.loads(older)})
 
 def ours(self):
     import transformers
