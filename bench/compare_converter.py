@@ -1,6 +1,7 @@
 """Compare our converter with llama.cpp's own, tensor by tensor and key by key.
 
-``python bench/compare_converter.py --reference LLAMA_CPP/convert_hf_to_gguf.py CHECKPOINT... [--dtype f32 ...]``
+``python bench/compare_converter.py --reference LLAMA_CPP/convert_hf_to_gguf.py [--python VENV/bin/python]
+CHECKPOINT... [--dtype f32 ...]``
 
 Runs the reference in a child process on a copy of each checkpoint (it needs torch, transformers, sentencepiece and its
 own gguf-py, which is taken from beside the script). What the reference cannot take is patched around, in the copy or in
@@ -54,12 +55,12 @@ def tolerant(own):
             wrong = self.gguf_writer.kv_data[0]["tokenizer.ggml.model"].value != "gpt2" and "it took another kind"
         except Exception as error:
             wrong = f"{type(error).__name__}: {error}"
-        if wrong and not (self.dir_model / "tokenizer.model").exists():
+        if wrong:
             print(f"patched: byte-level BPE in place of its own set_vocab ({wrong})", flush=True)
             ours(self)
     return set_vocab
 
-if json.loads((Path(folder) / "tokenizer.json").read_text())["pre_tokenizer"]["type"] != "Metaspace":
+if not (Path(folder) / "tokenizer.model").exists():
     conversion.load_all_models()
     for kind in set(ModelBase._model_classes[ModelType.TEXT].values()):
         if kind.set_vocab is not TextModel.set_vocab:
@@ -128,11 +129,11 @@ def varint(number: int) -> bytes:
     return bytes([low]) if not number else bytes([low | 128]) + varint(number)
 
 
-def run_reference(script: Path, folder: Path, outs: dict[str, Path], pre: str) -> Iterator[str]:
+def run_reference(python: str, script: Path, folder: Path, outs: dict[str, Path], pre: str) -> Iterator[str]:
     """Write a file per dtype with the reference; says what was patched, and the end of its output when it fails."""
     runs = [f"{dtype}={out}" for dtype, out in outs.items()]
     older = older_config(json.loads((folder / "config.json").read_text()))
-    command = [sys.executable, "-c", LAUNCHER, str(script), pre, json.dumps(older), str(folder), *runs]
+    command = [python, "-c", LAUNCHER, str(script), pre, json.dumps(older), str(folder), *runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if added := sorted({*older} - {"model_type"}):
@@ -188,7 +189,7 @@ def shown(value: Any) -> str:
     return kind + (text if len(text) <= 70 else text[:67] + "...")
 
 
-def compare_checkpoint(script: Path, checkpoint: Path, dtypes: list[str], work: Path) -> None:
+def compare_checkpoint(python: str, script: Path, checkpoint: Path, dtypes: list[str], work: Path) -> None:
     copy = shutil.copytree(checkpoint, work / checkpoint.name)
     ours = {dtype: gguf.read(convert(checkpoint, work / f"ours-{dtype}.gguf", dtype).path) for dtype in dtypes}
     some = ours[dtypes[0]]
@@ -196,7 +197,7 @@ def compare_checkpoint(script: Path, checkpoint: Path, dtypes: list[str], work: 
         (copy / "tokenizer.model").write_bytes(sentencepiece_model(some))
         print("  patched: tokenizer.model made from tokenizer.json")
     theirs = {dtype: work / f"theirs-{dtype}.gguf" for dtype in dtypes}
-    for line in run_reference(script, copy, theirs, str(some.metadata.get("tokenizer.ggml.pre", "default"))):
+    for line in run_reference(python, script, copy, theirs, str(some.metadata.get("tokenizer.ggml.pre", "default"))):
         print(f"  {line}")
     for dtype, file in theirs.items():
         if file.exists():
@@ -215,12 +216,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--reference", required=True, type=Path, help="llama.cpp's convert_hf_to_gguf.py")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of a venv that the reference runs in")
     parser.add_argument("--dtype", nargs="+", default=["f32", "f16", "bf16", "q8_0"])
     options = parser.parse_args()
     for checkpoint in options.checkpoints:
         print(checkpoint.name)
         with tempfile.TemporaryDirectory() as work:
-            compare_checkpoint(options.reference, checkpoint, options.dtype, Path(work))
+            compare_checkpoint(options.python, options.reference, checkpoint, options.dtype, Path(work))
 
 
 if __name__ == "__main__":
