@@ -37,6 +37,7 @@ VECTORS: tuple[tuple[str, float, float], ...] = (
     (r".*\.alpha_[np]", 0.3, 0.1),
     (r".*([Nn]orm|_ln|ln_|layer_scalar).*(?<!bias)", 1.0, 0.1),
     (r".*\.D", 1.0, 0.1),
+    (r".*router\.(per_expert_)?scale", 1.0, 0.3),
     (r".*", 0.0, 0.1),
 )
 

@@ -129,4 +129,10 @@ MODELS: dict[str, Model] = {
                     "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
                                     "full_attention"]},
                     older={"per_layer_config": None, "global_head_dim": 16}),
+    "gemma4_moe": Model("Gemma4ForCausalLM", {**SHAPE, "num_hidden_layers": 3, "head_dim": 8, "global_head_dim": 16,
+                        "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "enable_moe_block": True,
+                        "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16, "sliding_window": 8,
+                        "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+                        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+                        older={"per_layer_config": None, "global_head_dim": 16, "num_global_key_value_heads": 1}),
 }  # fmt: skip
