@@ -1,6 +1,7 @@
 """Compare our converter with llama.cpp's own, tensor by tensor and key by key.
 
-``python bench/compare_converter.py --reference LLAMA_CPP/convert_hf_to_gguf.py CHECKPOINT... [--dtype f32 ...]``
+``python bench/compare_converter.py --reference LLAMA_CPP/convert_hf_to_gguf.py [--python VENV/bin/python]
+CHECKPOINT... [--dtype f32 ...]``
 
 Runs the reference in a child process on a copy of each checkpoint (it needs torch, transformers, sentencepiece and its
 own gguf-py, which is taken from beside the script). What the reference cannot take is patched around, in the copy or in
@@ -25,18 +26,51 @@ from typing import Any
 import numpy as np
 from ingle.convert import convert, gguf
 
-# Runs in the child: argv is the script, the pre-tokenizer's name, the checkpoint, then dtype=file for each run.
+# Runs in the child: argv is the script, the pre-tokenizer's name, the keys that its config is to have besides, the
+# checkpoint, then dtype=file for each run. What it patches it prints, one "patched: ..." a line.
 LAUNCHER = """
-import runpy, sys
+import json, runpy, sys
 from pathlib import Path
-script, pre, folder, *runs = sys.argv[1:]
+script, pre, older, folder, *runs = sys.argv[1:]
 root = Path(script).parent
 sys.path[:0] = [str(root), str(root / "gguf-py")]
-from conversion.base import TextModel
+import conversion
+from conversion.base import ModelBase, ModelType, TextModel
 TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+read = ModelBase.load_hparams
+ModelBase.load_hparams = staticmethod(lambda *given, **named: {**read(*given, **named), **json.loads(older)})
+
+def ours(self):
+    import transformers
+    transformers.AutoTokenizer = transformers.PreTrainedTokenizerFast
+    for data in self.gguf_writer.kv_data:
+        for key in [key for key in data if key.startswith("tokenizer.")]:
+            del data[key]
+    TextModel._set_vocab_gpt2(self)
+
+def tolerant(own):
+    def set_vocab(self):
+        try:
+            own(self)
+            wrong = self.gguf_writer.kv_data[0]["tokenizer.ggml.model"].value != "gpt2" and "it took another kind"
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            print(f"patched: byte-level BPE in place of its own set_vocab ({wrong})", flush=True)
+            ours(self)
+    return set_vocab
+
+if not (Path(folder) / "tokenizer.model").exists():
+    conversion.load_all_models()
+    for kind in set(ModelBase._model_classes[ModelType.TEXT].values()):
+        if kind.set_vocab is not TextModel.set_vocab:
+            kind.set_vocab = tolerant(kind.set_vocab)
+        if hasattr(kind, "_is_tokenizer_xlmroberta"):
+            kind._is_tokenizer_xlmroberta = lambda self: False
+options = ["--no-mtp"] if "qwen3_next" in older or "qwen3_5" in older else []
 for run in runs:
     dtype, _, out = run.partition("=")
-    sys.argv = [script, folder, "--outfile", out, "--outtype", dtype]
+    sys.argv = [script, folder, "--outfile", out, "--outtype", dtype, *options]
     runpy.run_path(script, run_name="__main__")
 """
 
@@ -50,15 +84,25 @@ class Comparison:
     keys: list[str] = field(default_factory=list)
 
 
-def older_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A config with the keys the reference looks for, and what was added."""
-    added: dict[str, Any] = {}
-    if config.get("model_type") == "gpt2" and "n_ctx" not in config:
+def older_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of transformers 4 that the reference looks for, where the config has the same under newer ones."""
+    kind, rope = config.get("model_type"), config.get("rope_parameters") or {}
+    added: dict[str, Any] = {"model_type": kind}
+    if kind == "gpt2" and "n_ctx" not in config:
         added["n_ctx"] = config["n_positions"]
+    if kind in ("gpt_neox", "cohere2"):
+        added["rotary_pct"] = rope.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
+    if kind == "falcon" and config.get("multi_query") and not config.get("new_decoder_architecture"):
+        added["num_kv_heads"] = 1
+    if kind == "nomic_bert":
+        added |= {"n_positions": 8192, "max_trained_positions": 2048, "activation_function": "swiglu"}
+        added |= {"rotary_emb_base": rope.get("rope_theta", 1000.0), "rotary_emb_fraction": 1.0}
+        added |= dict.fromkeys(("causal", "rotary_emb_interleaved", "qkv_proj_bias", "prenorm"), False)
+        added |= dict.fromkeys(("mlp_fc1_bias", "mlp_fc2_bias"), False) | {"rotary_emb_scale_base": None}
     text = config.get("text_config")
     if isinstance(text, dict) and "architectures" not in text:
         added["text_config"] = {**text, "architectures": ["Gemma3ForCausalLM"]}
-    return {**config, **added}, sorted(added)
+    return added
 
 
 def sentencepiece_model(file: gguf.GGUF) -> bytes:
@@ -85,13 +129,18 @@ def varint(number: int) -> bytes:
     return bytes([low]) if not number else bytes([low | 128]) + varint(number)
 
 
-def run_reference(script: Path, folder: Path, outs: dict[str, Path], pre: str) -> str:
-    """Write a file per dtype with the reference; returns the end of its output when it fails, else an empty text."""
+def run_reference(python: str, script: Path, folder: Path, outs: dict[str, Path], pre: str) -> Iterator[str]:
+    """Write a file per dtype with the reference; says what was patched, and the end of its output when it fails."""
     runs = [f"{dtype}={out}" for dtype, out in outs.items()]
-    command = [sys.executable, "-c", LAUNCHER, str(script), pre, str(folder), *runs]
+    older = older_config(json.loads((folder / "config.json").read_text()))
+    command = [python, "-c", LAUNCHER, str(script), pre, json.dumps(older), str(folder), *runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return "" if done.returncode == 0 else (done.stderr or done.stdout)[-700:]
+    if added := sorted({*older} - {"model_type"}):
+        yield f"patched: config.json got {', '.join(added)}"
+    yield from dict.fromkeys(line for line in done.stdout.splitlines() if line.startswith("patched: "))
+    if done.returncode:
+        yield f"the reference failed: ...{(done.stderr or done.stdout)[-700:]}"
 
 
 def compare(ours: gguf.GGUF, theirs: gguf.GGUF) -> Comparison:
@@ -140,29 +189,19 @@ def shown(value: Any) -> str:
     return kind + (text if len(text) <= 70 else text[:67] + "...")
 
 
-def compare_checkpoint(script: Path, checkpoint: Path, dtypes: list[str], work: Path) -> None:
+def compare_checkpoint(python: str, script: Path, checkpoint: Path, dtypes: list[str], work: Path) -> None:
     copy = shutil.copytree(checkpoint, work / checkpoint.name)
     ours = {dtype: gguf.read(convert(checkpoint, work / f"ours-{dtype}.gguf", dtype).path) for dtype in dtypes}
     some = ours[dtypes[0]]
-    for patch in patches(copy, some):
-        print(f"  (copy patched for the reference: {patch})")
+    if some.metadata["tokenizer.ggml.model"] == "llama" and not (copy / "tokenizer.model").exists():
+        (copy / "tokenizer.model").write_bytes(sentencepiece_model(some))
+        print("  patched: tokenizer.model made from tokenizer.json")
     theirs = {dtype: work / f"theirs-{dtype}.gguf" for dtype in dtypes}
-    if reason := run_reference(script, copy, theirs, str(some.metadata.get("tokenizer.ggml.pre", "default"))):
-        print(f"  the reference failed: ...{reason}")
+    for line in run_reference(python, script, copy, theirs, str(some.metadata.get("tokenizer.ggml.pre", "default"))):
+        print(f"  {line}")
     for dtype, file in theirs.items():
         if file.exists():
             report(dtype, compare(ours[dtype], gguf.read(file)), verbose=dtype == dtypes[0])
-
-
-def patches(copy: Path, ours: gguf.GGUF) -> Iterator[str]:
-    """Change the copy until the reference can read it; says what was changed."""
-    config, added = older_config(json.loads((copy / "config.json").read_text()))
-    (copy / "config.json").write_text(json.dumps(config))
-    if added:
-        yield f"config.json got {', '.join(added)}"
-    if ours.metadata["tokenizer.ggml.model"] == "llama" and not (copy / "tokenizer.model").exists():
-        (copy / "tokenizer.model").write_bytes(sentencepiece_model(ours))
-        yield "tokenizer.model made from tokenizer.json"
 
 
 def report(dtype: str, result: Comparison, *, verbose: bool) -> None:
@@ -177,12 +216,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--reference", required=True, type=Path, help="llama.cpp's convert_hf_to_gguf.py")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of a venv that the reference runs in")
     parser.add_argument("--dtype", nargs="+", default=["f32", "f16", "bf16", "q8_0"])
     options = parser.parse_args()
     for checkpoint in options.checkpoints:
         print(checkpoint.name)
         with tempfile.TemporaryDirectory() as work:
-            compare_checkpoint(options.reference, checkpoint, options.dtype, Path(work))
+            compare_checkpoint(options.python, options.reference, checkpoint, options.dtype, Path(work))
 
 
 if __name__ == "__main__":

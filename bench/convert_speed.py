@@ -1,6 +1,7 @@
 """How long a conversion takes, and how much memory, beside llama.cpp's own converter.
 
-    python -m bench.convert_speed FOLDER --reference LLAMA_CPP/convert_hf_to_gguf.py [--dtype bf16 ...] [--rounds 2]
+    python -m bench.convert_speed FOLDER --reference LLAMA_CPP/convert_hf_to_gguf.py [--python VENV/bin/python]
+                                  [--dtype bf16 ...] [--rounds 2]
 
 Writes a random sharded bf16 Llama of 861 MB into FOLDER (once), then converts it with both, in turn, each time in a new
 process with cold imports and warm file cache. Wall time is that of the process; peak memory is its high-water mark of
@@ -107,9 +108,9 @@ def write_shard(path: Path, shard: dict[str, tuple[int, ...]], seed: int) -> Non
             out.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
 
 
-def run(code: str, *arguments: str) -> Run:
+def run(python: str, code: str, *arguments: str) -> Run:
     """Run ``code`` in a new interpreter."""
-    command = [sys.executable, "-c", REPORT + code, *arguments]
+    command = [python, "-c", REPORT + code, *arguments]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     seconds = time.monotonic() - started
@@ -118,21 +119,21 @@ def run(code: str, *arguments: str) -> Run:
     return Run(seconds, int(done.stdout.rsplit("peak_kib", 1)[1].split()[0]) << 10)
 
 
-def contenders(checkpoint: Path, out: Path, dtype: str, reference: Path) -> dict[str, list[str]]:
+def contenders(checkpoint: Path, out: Path, dtype: str, reference: Path, python: str) -> dict[str, list[str]]:
     return {
-        "convert()": [OURS, str(checkpoint), str(out), dtype],
-        "ingle convert, with proof": [PROVEN, str(checkpoint), str(out), dtype],
-        "convert_hf_to_gguf.py": [LAUNCHER, str(reference), "gpt-2", str(checkpoint), f"{dtype}={out}"],
+        "convert()": [sys.executable, OURS, str(checkpoint), str(out), dtype],
+        "ingle convert, with proof": [sys.executable, PROVEN, str(checkpoint), str(out), dtype],
+        "convert_hf_to_gguf.py": [python, LAUNCHER, str(reference), "gpt-2", "{}", str(checkpoint), f"{dtype}={out}"],
     }
 
 
-def measure(checkpoint: Path, dtype: str, reference: Path, rounds: int) -> dict[str, list[Run]]:
+def measure(checkpoint: Path, dtype: str, reference: Path, rounds: int, python: str) -> dict[str, list[Run]]:
     """Both converters in turn, ``rounds`` times; the output is removed after each run."""
     out = checkpoint.parent / "out.gguf"
     runs: dict[str, list[Run]] = {}
     for _ in range(rounds):
-        for name, (code, *arguments) in contenders(checkpoint, out, dtype, reference).items():
-            runs.setdefault(name, []).append(run(code, *arguments))
+        for name, command in contenders(checkpoint, out, dtype, reference, python).items():
+            runs.setdefault(name, []).append(run(*command))
             out.unlink()
     return runs
 
@@ -153,13 +154,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--reference", required=True, type=Path, help="llama.cpp's convert_hf_to_gguf.py")
-    parser.add_argument("--dtype", nargs="+", default=["bf16", "f16", "q8_0"])
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of a venv that the reference runs in")
+    parser.add_argument("--dtype", nargs="+", default=["f32", "f16", "bf16", "q8_0"])
     parser.add_argument("--rounds", type=int, default=2)
     chosen = parser.parse_args()
     checkpoint = chosen.folder / "llama"
     if not checkpoint.exists():
         write_checkpoint(checkpoint)
-    results = {dtype: measure(checkpoint, dtype, chosen.reference, chosen.rounds) for dtype in chosen.dtype}
+    results = {
+        dtype: measure(checkpoint, dtype, chosen.reference, chosen.rounds, chosen.python) for dtype in chosen.dtype
+    }
     print("\n".join(table(results)))
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from .config import Config, number
 from .encode import to_f32
 from .errors import BadCheckpoint, UnsupportedModel
-from .gguf import Value
+from .gguf import MAX_ARRAY_LENGTH, Value
 from .heads import ANSWER, CHOICE, FEATURES, MASK, REPLACED, Head, Pooling, Step
 from .tensor import FLOATS, Tensor
 from .transforms import rows_of
 
 KEY = "ingle.head"
-MOST_BYTES = 8 << 20
+# As much as a dense layer from 768 to 3,072 and one back, thrice; llama.cpp and our reader hold metadata in memory.
+MOST_BYTES = 32 << 20
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
 UNLABELLED = (ANSWER, CHOICE, FEATURES, MASK, REPLACED)
 POOLING_TYPES: Mapping[str, int] = {"mean": 1, "first": 2, "last": 3}
@@ -69,13 +70,24 @@ class Attached:
         """Bytes of the weights, which are stored as f32."""
         return sum(4 * _size(tensor) for layer in self.layers.values() for tensor in layer.tensors)
 
+    def kept_whole(self) -> Attached:
+        """Itself. Raises :class:`UnsupportedModel` when it is too large for metadata."""
+        largest = max((_size(tensor) for layer in self.layers.values() for tensor in layer.tensors), default=0)
+        if self.nbytes > MOST_BYTES or largest > MAX_ARRAY_LENGTH:
+            raise UnsupportedModel(
+                f"the head of {self.nbytes / 1e6:.1f} MB, its largest tensor of {largest:,} values, is too large for "
+                f"metadata, which ends at {MOST_BYTES / 1e6:.1f} MB and {MAX_ARRAY_LENGTH:,} values",
+                hint="convert the model without its head: name its base class in config.json",
+            )
+        return self
+
 
 def attach(head: Head, tensors: Mapping[str, Tensor], config: Config) -> Attached:
     """Find the tensors of ``head``.
 
     Raises:
         BadCheckpoint: one is missing, or has a shape that does not follow from the layer before it.
-        UnsupportedModel: an activation that we do not compute, or more than 8 MB.
+        UnsupportedModel: an activation that we do not compute, or more than 32 MB.
     """
     steps = tuple(_resolved(step, config) for step in head.steps)
     layers: dict[str, Layer] = {}
@@ -87,13 +99,7 @@ def attach(head: Head, tensors: Mapping[str, Tensor], config: Config) -> Attache
             width = _checked_width(step, layers[step.layer], width, config)
     epsilon = number(config.values, "layer_norm_eps") if any(step.kind == "norm" for step in steps) else 0.0
     attached = Attached(head.task, head.input(config), steps, layers, {}, twins, epsilon)
-    if attached.nbytes > MOST_BYTES:
-        raise UnsupportedModel(
-            f"the head of {attached.nbytes / 1e6:.1f} MB is too large for metadata, which ends at "
-            f"{MOST_BYTES / 1e6:.1f} MB",
-            hint="convert the model without its head: name its base class in config.json",
-        )
-    return _with_native(attached, head.native(config))
+    return _with_native(attached.kept_whole(), head.native(config))
 
 
 def metadata(attached: Attached, config: Config) -> dict[str, Value]:

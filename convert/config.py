@@ -33,7 +33,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rope_theta": ("global_rope_theta", "rotary_emb_base"),
     "rope_local_base_freq": ("local_rope_theta",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "num_experts_per_tok": ("num_experts_per_token", "moe_k", "moe_topk"),
+    "num_experts_per_tok": ("num_experts_per_token", "moe_k", "moe_topk", "top_k_experts"),
     "moe_intermediate_size": ("expert_ffn_hidden_size",),
     "shared_expert_intermediate_size": ("shared_intermediate_size",),
 }

@@ -49,6 +49,13 @@ def count_overflows(source: NDArray[Any], halves: NDArray[Any]) -> int:
     return int(np.count_nonzero(infinite & ~already))
 
 
+def clipped(values: NDArray[Any], source: str) -> NDArray[np.float16]:
+    """``values`` in f16, finite ones beyond its range as the largest that there is."""
+    numbers = to_f32(values, source)
+    largest = float(np.finfo(np.float16).max)
+    return _to_f16(np.where(np.isinf(numbers), numbers, np.clip(numbers, -largest, largest)))
+
+
 def _to_f16(numbers: NDArray[np.float32]) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
         return numbers.astype(np.float16)

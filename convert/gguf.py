@@ -168,6 +168,19 @@ def write(
             _write_tensor(out, plan, alignment, progress, total)
 
 
+def rewrite(path: Path, metadata: Mapping[str, Value], tensors: Iterable[TensorPlan]) -> None:
+    """Change the metadata of a file, to values that take as many bytes; its ``tensors`` stay.
+
+    Raises:
+        BadGGUF: the header would have another size.
+    """
+    head = header(metadata, tensors)
+    if len(head) != min(info.offset for info in read(path).tensors.values()):
+        raise BadGGUF(f"the new metadata of {path} do not take the place of the old")
+    with path.open("r+b") as out:
+        out.write(head)
+
+
 def header(metadata: Mapping[str, Value], plans: Iterable[TensorPlan], alignment: int = ALIGNMENT) -> bytes:
     """All bytes before the first tensor's, padded. Raises :class:`BadGGUF` for what the format cannot hold."""
     plans = tuple(plans)

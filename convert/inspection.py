@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import attach, metadata, modelcard, plan, rope
+from . import attach, contract, metadata, modelcard, plan, rope
 from .errors import IngleError, UnsupportedModel
 from .report import Item, Report
 from .source import Source
@@ -100,6 +100,14 @@ def _tokenizer(source: Source) -> Iterator[Item]:
     yield from source.vocabulary.items
 
 
+def _contract(source: Source) -> Iterator[Item]:
+    breaches = list(contract.breaches(source.metadata, source.plans))
+    yield from breaches
+    if not breaches:
+        arch = source.family.arch
+        yield Item("contract", "ok", f"all {len(contract.required(arch))} keys that llama.cpp requires of {arch}")
+
+
 def _size(source: Source) -> Iterator[Item]:
     label = metadata.size_label(source.num_parameters)
     yield Item("size", "ok", f"{label} parameters, {source.size_bytes:,} bytes as {source.dtype}")
@@ -118,6 +126,7 @@ ASPECTS: tuple[tuple[str, Callable[[Source], Iterator[Item]]], ...] = (
     ("head", _head),
     ("dtype", _dtype),
     ("tokenizer", _tokenizer),
+    ("contract", _contract),
     ("size", _size),
     ("licence", _licence),
 )

@@ -24,7 +24,7 @@ SAMPLING: tuple[tuple[str, str, type[np.generic]], ...] = (
     ("repetition_penalty", "general.sampling.penalty_repeat", np.float32),
 )
 # llama.cpp changes how special tokens are matched when general.name contains one of these.
-NAMES_WITH_EFFECT = re.compile(r"(phi|modern)-?(?=3|bert)", re.IGNORECASE)
+NAMES_WITH_EFFECT = re.compile(r"(phi)-?(?=3)|(modern)-(?=bert)", re.IGNORECASE)
 SIZE_PART = re.compile(r"\d+(\.\d+)?[kmbt]", re.IGNORECASE)
 
 
@@ -72,7 +72,7 @@ def identity(identifier: str) -> dict[str, Value]:
 
 def safe_name(own: str) -> str:
     """A readable name that llama.cpp takes as a name only: it reads instructions out of ``phi-3`` and the like."""
-    return title(NAMES_WITH_EFFECT.sub(lambda match: f"{match[1]} ", own))
+    return title(NAMES_WITH_EFFECT.sub(lambda match: f"{match[1] or match[2]} ", own))
 
 
 def title(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import gguf, plan
 from .errors import BadCheckpoint, InputError
@@ -15,10 +17,18 @@ from .report import Item
 from .source import Source
 from .tensor import Arrive
 
+PROOF_KEY = "ingle.proof"
+# The proof is known when the file is written, so that its place is kept.
+PROOF_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A finished conversion. ``dropped`` names each source tensor that was left out, with the reason."""
+    """A finished conversion.
+
+    dropped: each source tensor that was left out, with the reason. clipped: how many values of each tensor were too
+    large for f16 and became the largest that it has, which only ``clip`` allows.
+    """
 
     path: Path
     size_bytes: int
@@ -27,6 +37,7 @@ class Conversion:
     num_tensors: int
     num_parameters: int
     dropped: Mapping[str, str]
+    clipped: Mapping[str, int]
     warnings: tuple[Item, ...]
 
 
@@ -35,17 +46,19 @@ def convert(
     out: Path,
     dtype: str = "auto",
     *,
-    prove: Callable[[Path], None] | None = None,
+    clip: bool = False,
+    prove: Callable[[Path], Mapping[str, Any]] | None = None,
     arrive: Arrive | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a checkpoint folder to a GGUF file.
 
     The file is complete, and ``prove`` (given its temporary path) has returned, before ``out`` exists; whatever goes
-    wrong leaves nothing behind. The checkpoint is only read.
+    wrong leaves nothing behind. What ``prove`` found is in the file, as ``ingle.proof``. The checkpoint is only read.
 
     Args:
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
+        clip: store values that are too large for f16 as the largest that it has, instead of refusing them.
         arrive: where of the weights only the headers are in ``folder``: waits for a file of weights, and maps it.
 
     Raises:
@@ -56,15 +69,17 @@ def convert(
         VerificationFailed: from ``prove``.
         DiskFull, StorageError: the file could not be written.
     """
-    source = Source(folder, dtype, arrive)
+    source = Source(folder, dtype, arrive, clip=clip)
     found = warnings(source)
     _check_out(source, out)
     _check_tied(source)
     require_space(out.parent, source.size_bytes)
     with appearing(out) as partial:
-        gguf.write(partial, source.metadata | source.head_weights(), source.plans, progress)
+        metadata = source.metadata | source.head_weights() | (_proof(None) if prove else {})
+        gguf.write(partial, metadata, source.plans, progress)
+        source.overflow.require_none()
         if prove is not None:
-            prove(partial)
+            gguf.rewrite(partial, metadata | _proof(prove(partial)), source.plans)
     return Conversion(
         path=out,
         size_bytes=out.stat().st_size,
@@ -73,8 +88,17 @@ def convert(
         num_tensors=len(source.plans),
         num_parameters=source.num_parameters,
         dropped=source.matched.dropped,
+        clipped=dict(source.overflow.counts),
         warnings=found,
     )
+
+
+def _proof(found: Mapping[str, Any] | None) -> dict[str, gguf.Value]:
+    """The key of a proof, always as long."""
+    text = json.dumps(found)
+    if len(text) > PROOF_BYTES:
+        raise ValueError(f"a proof of {len(text)} bytes has no place: {text}")
+    return {PROOF_KEY: text.ljust(PROOF_BYTES)}
 
 
 def _check_out(source: Source, out: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import fp8, names, shapes
 from .attach import Attached
 from .config import Config
-from .encode import count_overflows, encode
+from .encode import clipped, count_overflows, encode
 from .errors import BadCheckpoint, UnknownType, UnsupportedModel
 from .families import Family
 from .families.family import Transform
@@ -99,14 +99,38 @@ def resolve_dtype(dtype: str, matched: Matched) -> str:
     return source_dtype(matched) if dtype.lower() == "auto" else dtype.upper()
 
 
-def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> list[TensorPlan]:
+@dataclass(slots=True)
+class Overflow:
+    """What becomes of values beyond the range of f16, and how many there were in each tensor that was written.
+
+    clip: store the largest that there is, not infinity.
+    """
+
+    clip: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def require_none(self) -> None:
+        """Raises :class:`UnsupportedModel` when there were some that were not to be clipped."""
+        if self.counts and not self.clip:
+            tensor, most = self.counts.most_common(1)[0]
+            others = f", {most:,} of them in {tensor}" if len(self.counts) > 1 else f" of {tensor}"
+            raise UnsupportedModel(
+                f"{self.counts.total():,} values{others} are too large for f16, which ends at 65,504",
+                hint="convert with --dtype bf16 (or f32), or with --clip, which stores them as the largest of f16",
+            )
+
+
+def tensors(
+    matched: Matched, family: Family, config: Config, dtype: str, overflow: Overflow | None = None
+) -> list[TensorPlan]:
     """All tensors of the file, in the order they are written: the layers' before those of the end, as shards arrive.
 
     Raises:
         BadCheckpoint: a tensor has a shape that the config does not give it.
     """
+    overflow = overflow or Overflow()
     transforms, own_shapes = family.transforms(config), {**family.shapes(config), **matched.shapes}
-    plans = [_planned(target, constant(values), dtype) for target, values in family.computed(config).items()]
+    plans = [_planned(target, constant(values), dtype, overflow) for target, values in family.computed(config).items()]
     for target, sources in sorted(matched.sources.items(), key=_comes_last):
         expected = shapes.expected(target, config, own_shapes)
         try:
@@ -115,7 +139,7 @@ def tensors(matched: Matched, family: Family, config: Config, dtype: str) -> lis
             raise _misshapen(sources[0], target, expected) from misfit
         if rows.shape != expected:
             raise _misshapen(sources[0], target, expected)
-        plans.append(_planned(target, rows, dtype))
+        plans.append(_planned(target, rows, dtype, overflow))
     return plans
 
 
@@ -212,23 +236,19 @@ def _element(target: str, shape: tuple[int, ...], dtype: str) -> GGMLType:
     return TYPES["F16"] if shape[-1] % element.block else element
 
 
-def _planned(target: str, rows: Rows, dtype: str) -> TensorPlan:
+def _planned(target: str, rows: Rows, dtype: str, overflow: Overflow) -> TensorPlan:
     element = _element(target, rows.shape, dtype)
-    return TensorPlan(target, rows.shape, element, lambda: _encoded(target, rows, element.name))
+    return TensorPlan(target, rows.shape, element, lambda: _encoded(target, rows, element.name, overflow))
 
 
-def _encoded(target: str, rows: Rows, element: str) -> Iterator[NDArray[Any]]:
-    """The bytes of a tensor, chunk by chunk. Raises :class:`UnsupportedModel` after a tensor that overflowed."""
-    lost = 0
+def _encoded(target: str, rows: Rows, element: str, overflow: Overflow) -> Iterator[NDArray[Any]]:
+    """The bytes of a tensor, chunk by chunk."""
     for chunk in rows.chunks():
         encoded = encode(chunk, rows.dtype, element)
-        lost += count_overflows(chunk, encoded) if element == "F16" and rows.dtype != "F16" else 0
+        if element == "F16" and rows.dtype != "F16" and (lost := count_overflows(chunk, encoded)):
+            overflow.counts[target] += lost
+            encoded = clipped(chunk, rows.dtype) if overflow.clip else encoded
         yield encoded
-    if lost:
-        raise UnsupportedModel(
-            f"{lost:,} values of {target} are too large for f16, which ends at 65,504",
-            hint="convert with --dtype bf16 (or f32)",
-        )
 
 
 def num_parameters(plans: list[TensorPlan]) -> int:

@@ -69,7 +69,7 @@ def read(folder: Path, config: Config) -> Attached | None:
             raise UnsupportedModel(f"{folder / MODULES}: a module {kind} at this place is not supported")
     if pooling is None:
         raise UnsupportedModel(f"{folder / MODULES} names no pooling", hint="it needs a Pooling module")
-    return Attached(FEATURES, pooling, tuple(steps), layers)
+    return Attached(FEATURES, pooling, tuple(steps), layers).kept_whole()
 
 
 def prompts(folder: Path) -> dict[str, Value]:

@@ -22,11 +22,12 @@ from .vocabulary import Vocabulary
 
 
 class Source:
-    """One folder, to be converted with one ``dtype`` (see :data:`plan.DTYPES`)."""
+    """One folder, to be converted with one ``dtype`` of :data:`plan.DTYPES`. ``clip``: see :class:`plan.Overflow`."""
 
-    def __init__(self, folder: Path, dtype: str, arrive: Arrive | None = None) -> None:
+    def __init__(self, folder: Path, dtype: str, arrive: Arrive | None = None, *, clip: bool = False) -> None:
         """``arrive``: where of the weights only the headers are here yet, see :data:`.tensor.Arrive`."""
         self.folder = folder
+        self.overflow = plan.Overflow(clip)
         self._dtype = dtype
         self._arrive = arrive
 
@@ -76,7 +77,7 @@ class Source:
 
     @cached_property
     def plans(self) -> list[TensorPlan]:
-        return plan.tensors(self.matched, self.family, self.config, self.dtype)
+        return plan.tensors(self.matched, self.family, self.config, self.dtype, self.overflow)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -30,7 +30,7 @@ def write(folder: Path, recipe: Mapping[str, Any]) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     for place, tensors in {"model.safetensors": recipe["tensors"], **recipe.get("more_tensors", {})}.items():
-        write_weights(folder / place, tensors, centred=False)
+        write_weights(folder / place, tensors, recipe.get("centred", False))
     return folder
 
 

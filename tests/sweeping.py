@@ -24,6 +24,11 @@ NAMES = sorted(path.stem for path in SWEEP.glob("*.json"))
 TOKENIZER = TESTS / "checkpoints" / "gpt2"
 # transformers 4 kept these at the top of the config, beside rope_scaling.
 ROPE_KEYS = ("rope_theta", "partial_rotary_factor")
+# Of models with two rotary embeddings, the theta of the full and of the windowed layers.
+LOCAL_THETA = {
+    "modernbert": ("global_rope_theta", "local_rope_theta"),
+    **dict.fromkeys(("gemma3", "gemma3_text"), ("rope_theta", "rope_local_base_freq")),
+}
 # The scale of a random matrix over 1 / sqrt(its row length), and the usual value and spread of a vector.
 MATRICES: tuple[tuple[str, float], ...] = ((r".*(embed|wte|wpe|lm_head|word_embeddings).*", 1.0), (r".*", 1.2))
 VECTORS: tuple[tuple[str, float, float], ...] = (
@@ -32,6 +37,7 @@ VECTORS: tuple[tuple[str, float, float], ...] = (
     (r".*\.alpha_[np]", 0.3, 0.1),
     (r".*([Nn]orm|_ln|ln_|layer_scalar).*(?<!bias)", 1.0, 0.1),
     (r".*\.D", 1.0, 0.1),
+    (r".*router\.(per_expert_)?scale", 1.0, 0.3),
     (r".*", 0.0, 0.1),
 )
 
@@ -80,16 +86,36 @@ def older_config(entry: Mapping[str, Any]) -> dict[str, Any]:
 
     An entry's ``older`` says what the generic rules cannot; a value of null there removes a key.
     """
-    config = dict(entry["config"])
-    rope = dict(config.get("rope_parameters") or {})
-    if rope and not any(isinstance(value, dict) for value in rope.values()):
-        del config["rope_parameters"]
-        config |= {key: rope.pop(key) for key in ROPE_KEYS if key in rope}
-        kind = rope.pop("rope_type", "default")
-        config["rope_scaling"] = {"type": kind, **rope} if rope or kind != "default" else None
-    config["torch_dtype"] = config.pop("dtype", "float32")
+    text = entry["config"].get("text_config")
+    config = _older(entry["config"])
+    if isinstance(text, dict):
+        config["text_config"] = _older(text)
     changed = {**config, **entry.get("older", {})}
     return {key: value for key, value in changed.items() if value is not None or key == "rope_scaling"}
+
+
+def _older(newer: Mapping[str, Any]) -> dict[str, Any]:
+    config = dict(newer)
+    rope = dict(config.get("rope_parameters") or {})
+    kinds = [value for value in rope.values() if isinstance(value, dict)]
+    if rope and not kinds:
+        del config["rope_parameters"]
+        config |= {key: rope.pop(key) for key in ROPE_KEYS if key in rope}
+        config["rope_scaling"] = _older_scaling(rope)
+    elif kinds and config.get("model_type") in LOCAL_THETA:
+        del config["rope_parameters"]
+        full, local = dict(rope["full_attention"]), rope["sliding_attention"]
+        whole, windowed = LOCAL_THETA[config["model_type"]]
+        config |= {whole: full.pop("rope_theta"), windowed: local["rope_theta"]}
+        config["rope_scaling"] = _older_scaling(full)
+    if "dtype" in config or "architectures" in config:
+        config["torch_dtype"] = config.pop("dtype", "float32")
+    return config
+
+
+def _older_scaling(rope: dict[str, Any]) -> dict[str, Any] | None:
+    kind = rope.pop("rope_type", "default")
+    return {"type": kind, **rope} if rope or kind != "default" else None
 
 
 def last_logits(model: NativeModel, prompt: Mapping[str, Any]) -> np.ndarray:
@@ -109,14 +135,3 @@ def last_logits(model: NativeModel, prompt: Mapping[str, Any]) -> np.ndarray:
     logits = context.logits(index).copy()
     context.close()
     return logits
-
-
-def relative_error(path: Path, entry: Mapping[str, Any]) -> float:
-    """The largest difference of any logit of any prompt, over the span of the logits."""
-    model = NativeModel(path)
-    errors = [
-        float(np.abs(last_logits(model, prompt) - prompt["logits"]).max() / np.ptp(prompt["logits"]))
-        for prompt in entry["prompts"]
-    ]
-    model.close()
-    return max(errors)

@@ -134,16 +134,31 @@ def test_olmo2_with_a_tied_head_gets_the_head_llama_cpp_asks_for(tmp_path: Path)
     assert np.array_equal(file.tensor("output.weight"), file.tensor("token_embd.weight"))
 
 
-def test_overflow_of_f16_is_counted_and_refused(tmp_path: Path) -> None:
+def too_large(tmp_path: Path) -> Path:
+    """A Llama with values beyond the range of f16 in two tensors, and one that was infinite already."""
+
     def enlarge(tensors: dict[str, tuple[str, Any]]) -> None:
         tensors["model.layers.0.mlp.up_proj.weight"][1][0, :3] = [1e6, -1e6, np.inf]
+        tensors["model.layers.1.mlp.up_proj.weight"][1][0, 0] = 7e4
 
-    folder = rewrite(copy("llama", tmp_path), enlarge)
-    with pytest.raises(UnsupportedModel, match=r"2 values of blk\.0\.ffn_up\.weight") as caught:
+    return rewrite(copy("llama", tmp_path), enlarge)
+
+
+def test_overflow_of_f16_is_counted_and_refused(tmp_path: Path) -> None:
+    folder = too_large(tmp_path)
+    with pytest.raises(UnsupportedModel, match=r"^3 values, 2 of them in blk\.0\.ffn_up\.weight") as caught:
         convert(folder, tmp_path / "m.gguf", "f16")
     assert "bf16" in caught.value.hint
     assert not list(tmp_path.glob("*.gguf*"))
-    convert(folder, tmp_path / "m.gguf", "bf16")
+    assert convert(folder, tmp_path / "m.gguf", "bf16").clipped == {}
+
+
+def test_overflow_of_f16_is_clipped_when_that_is_asked_for(tmp_path: Path) -> None:
+    done = convert(too_large(tmp_path), tmp_path / "m.gguf", "f16", clip=True)
+    assert done.clipped == {"blk.0.ffn_up.weight": 2, "blk.1.ffn_up.weight": 1}
+    file = gguf.read(done.path)
+    assert file.tensor("blk.0.ffn_up.weight")[0, :3].tolist() == [65504, -65504, np.inf]
+    assert file.tensor("blk.1.ffn_up.weight")[0, 0] == 65504
 
 
 def test_proof_comes_before_the_name_and_failure_leaves_nothing(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("convert", "quantize", "runtime")
 # The rooms of runtime/, lowest first: a room imports from lower lines only (and from itself).
 LAYERS = (
-    {"options", "request", "machine", "normalize", "corpus"},
+    {"options", "request", "machine", "normalize", "corpus", "reference"},
     {"llama"},
     {"chat"},
     {"engine"},
-    {"verify", "verify_adapter"},
+    {"verify", "verify_adapter", "logits"},
+    {"proof"},
     {"store"},
     {"model", "tasks"},
     {"server", "cli"},

@@ -21,7 +21,7 @@ from ingle.convert import errors
 from ingle.convert.errors import IngleError
 from ingle.convert.progress import silent
 from ingle.runtime.cli import display, main
-from ingle.runtime.cli.display import ProgressBar, emit_table, human_seconds, human_size, progress_line
+from ingle.runtime.cli.display import ProgressBar, emit_table, human_seconds, human_size, human_wait, progress_line
 from ingle.runtime.cli.options import load_options, sampling_options
 from ingle.runtime.options import LoadOptions
 from ingle.runtime.request import Sampling
@@ -220,6 +220,25 @@ def test_a_bar_appears_after_a_second_and_goes_without_trace(monkeypatch: pytest
     assert len(out.getvalue()) == shown, "redrawn ten times a second at most"
     bar.clear()
     assert out.getvalue().endswith("\r\x1b[2K")
+
+
+def test_a_bar_says_how_long_the_rest_of_its_stage_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ingle.runtime.cli.display.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    bar = ProgressBar(out)
+    for stage, seconds, done, total in (("convert", 0.0, 0, 100), ("convert", 2.0, 20, 100), ("verify", 3.0, 50, 100)):
+        now[0] = seconds
+        bar(stage, done, total)
+    assert "20%  8 s left" in out.getvalue()
+    assert out.getvalue().endswith("50%"), "a new stage has no speed yet"
+    now[0] = 5.0
+    bar("verify", 60, 100)
+    assert out.getvalue().endswith("60%  8 s left"), "ten in two seconds, whatever was there before"
+
+
+def test_waits_for_people() -> None:
+    assert [human_wait(value) for value in (0.2, 59, 125, 4800)] == ["1 s", "59 s", "2 min 05 s", "1 h 20 min"]
 
 
 def test_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from altered import copy, rewrite
 from click.testing import CliRunner, Result
 from ingle.convert import gguf
 from ingle.convert.errors import InputError, UnknownType, VerificationFailed
@@ -14,6 +16,7 @@ from ingle.convert.progress import Progress
 from ingle.quantize import TYPES
 from ingle.runtime.cli.convert import checkpoint_name, convert_command
 from ingle.runtime.cli.quantize import default_out, quantize_command
+from ingle.runtime.logits import Logits
 from ingle.runtime.verify import Verdict
 from shell import finished
 
@@ -64,7 +67,10 @@ def test_convert_prints_json(bard: Path, here: Path, proven: list[tuple[Path, Pa
     report = json.loads(convert(bard, "-o", "out.gguf", "--dtype", "F16", "--json").stdout)
     assert report["dtype"] == "F16"
     assert report["size_bytes"] == (here / "out.gguf").stat().st_size
-    assert report["proof"] == {"strings": 4000, "renderings": 76, "refusals": 4}
+    proof = report["proof"]
+    assert (proof["strings"], proof["renderings"], proof["refusals"]) == (4000, 76, 4)
+    assert (proof["prompts"], proof["not_compared"]) == (8, "")
+    assert 0 < proof["difference"] < 1e-2
 
 
 def test_a_failed_proof_leaves_no_file(bard: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +81,22 @@ def test_a_failed_proof_leaves_no_file(bard: Path, here: Path, monkeypatch: pyte
     assert isinstance(convert(bard).exception, VerificationFailed)
     assert isinstance(quantize(bard).exception, VerificationFailed)
     assert names(here) == []
+
+
+def test_values_too_large_for_f16_are_clipped_only_when_asked(
+    tmp_path: Path, proven: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enlarge(tensors: dict[str, tuple[str, Any]]) -> None:
+        tensors["model.layers.0.mlp.up_proj.weight"][1][0, 0] = 1e6
+
+    monkeypatch.setattr("ingle.runtime.logits.prove_logits", lambda *given, **options: Logits(not_compared="changed"))
+    folder = str(rewrite(copy("llama", tmp_path), enlarge))
+    refused = finished("convert", folder, "--dtype", "f16")
+    assert refused[0] == 2 and "1 values of blk.0.ffn_up.weight" in refused[2] and "--clip" in refused[2]
+    report = json.loads(convert(folder, "-o", "m.gguf", "--dtype", "f16", "--clip", "--json").stdout)
+    assert report["clipped"] == {"blk.0.ffn_up.weight": 1}
+    assert report["proof"]["not_compared"] == "changed"
+    assert "1 values too large for f16" in convert(folder, "-o", "m.gguf", "--dtype", "f16", "--clip").stderr
 
 
 def test_check_gives_a_verdict_per_item_and_writes_nothing(bard: Path, here: Path) -> None:

@@ -34,6 +34,21 @@ def test_a_folder_is_converted_proven_and_classifies(tmp_path: Path) -> None:
         assert sum(scores) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "modernbert", "roberta"])
+def test_the_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    """Nearly all of the difference is ggml's GELU, the tanh form looked up in a table of f16."""
+    recipe = encoders.recipe(f"{family}_classifier")
+    encoders.write(tmp_path / "checkpoint", recipe)
+    path = convert(tmp_path / "checkpoint", tmp_path / "model.gguf", "f32").path
+    code, out, complaints = finished("classify", path, TEXT, "Rough winds!", "--json")
+    assert code == 0, complaints
+    names = [recipe["config"]["id2label"][str(index)] for index in range(len(recipe["config"]["id2label"]))]
+    for result, case in zip(json.loads(out), recipe["golden"], strict=True):
+        logits = {entry["label"]: entry["logit"] for entry in result["labels"]}
+        largest = float(np.abs(case["logits"]).max())
+        assert [logits[name] for name in names] == pytest.approx(case["logits"], abs=1e-3 * max(1, largest))
+
+
 def test_a_table_for_people(classifier: Path) -> None:
     code, out, _ = finished("classify", classifier, TEXT)
     lines = out.splitlines()

@@ -74,7 +74,7 @@ def test_show_tells_what_is_known(built: Entry, folder: Path) -> None:
     assert lines["context"] == "512 tokens"
     assert lines["licence"] == "mit"
     assert lines["vocabulary"] == "3 tokens"
-    assert lines["proof"] == "equal to its checkpoint in 3 strings, 200,088 bytes"
+    assert lines["proof"] == "its conversion was equal to the checkpoint in the tokens of 3 texts"
     facts = json.loads(run("show", str(folder), "--json"))
     assert (facts["context_length"], facts["chat_template"], facts["type"]) == (512, True, "Q8_0")
     assert run("show", str(folder), "--template") == "{{ messages }}\n"

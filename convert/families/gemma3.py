@@ -48,7 +48,7 @@ def limits(config: Config) -> Iterator[Item]:
 FAMILY = replace(
     gemma2.FAMILY,
     arch="gemma3",
-    classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Gemma3TextModel"),
+    classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     model_types=("gemma3_text", "gemma3"),
     defaults={
         **gemma.FAMILY.defaults, "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216,

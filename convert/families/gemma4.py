@@ -1,4 +1,5 @@
-"""Gemma 4 (dense): two sizes of heads, layers that share keys and values, an own small embedding for each layer."""
+"""Gemma 4: two sizes of heads, layers that share keys and values, an own small embedding for each layer; or experts
+beside each MLP."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ..config import MAX_CONTEXT, Config, number
 from ..gguf import Value
 from ..report import Item
 from . import gemma
-from .family import VISION_DROPPED, refuse_flags, shape_metadata, unsupported, windowed_layers
+from .family import VISION_DROPPED, expert_metadata, shape_metadata, unsupported, windowed_layers
 
 LAYER = names.LAYER
 QUERY: names.Names = {
@@ -31,6 +32,16 @@ PER_LAYER: names.Names = {
     LAYER + "per_layer_projection": "blk.{}.proj",
     LAYER + "post_per_layer_input_norm": "blk.{}.post_norm",
 }
+EXPERTS: names.Names = {
+    LAYER + "router.proj.weight": "blk.{}.ffn_gate_inp.weight",
+    LAYER + "router.scale": "blk.{}.ffn_gate_inp.scale",
+    LAYER + "router.per_expert_scale": "blk.{}.ffn_down_exps.scale",
+    LAYER + "experts.gate_up_proj": "blk.{}.ffn_gate_up_exps.weight",
+    LAYER + "experts.down_proj": "blk.{}.ffn_down_exps.weight",
+    LAYER + "pre_feedforward_layernorm_2.weight": "blk.{}.pre_ffw_norm_2.weight",
+    LAYER + "post_feedforward_layernorm_1.weight": "blk.{}.post_ffw_norm_1.weight",
+    LAYER + "post_feedforward_layernorm_2.weight": "blk.{}.post_ffw_norm_2.weight",
+}
 SCALE: names.Names = {LAYER + "layer_scalar": "blk.{}.layer_output_scale.weight"}
 # A frequency divided by this does not turn.
 STILL = 1e30
@@ -43,7 +54,7 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(layers, dict) and isinstance(kinds, list):
         full = [layers.get(str(n)) for n, kind in enumerate(kinds) if kind == "full_attention"]
         own = next((layer for layer in full if isinstance(layer, dict)), {})
-        found = {"global_head_dim": own.get("head_dim"), "num_global_key_value_heads": own.get("num_key_value_heads")}
+        found |= {"global_head_dim": own.get("head_dim"), "num_global_key_value_heads": own.get("num_key_value_heads")}
     return {key: value for key, value in found.items() if value is not None and values.get(key) is None}
 
 
@@ -77,6 +88,7 @@ def tensors(config: Config) -> names.Names:
         **names.in_layers(names.weights(KEY), own),
         **names.in_layers(names.weights(VALUE), values),
         **SCALE,
+        **(EXPERTS if config.flag("enable_moe_block") else {}),
     }
 
 
@@ -97,6 +109,8 @@ def metadata(config: Config) -> dict[str, Value]:
         "rope.dimension_count": full_head(config),
         "rope.dimension_count_swa": config.head_dim,
     }
+    if config.flag("enable_moe_block"):
+        keys |= {**expert_metadata(config), "expert_feed_forward_length": config.expert_size}
     if config.rope_local is not None:
         keys["rope.freq_base_swa"] = config.rope_local.theta
     if config.get("final_logit_softcapping") is not None:
@@ -127,6 +141,10 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         "proj": (hidden, small),
         "post_norm": (hidden,),
         "layer_output_scale": (1,),
+        "ffn_gate_inp.scale": (hidden,),
+        "ffn_down_exps.scale": (config.num_experts,),
+        "ffn_gate_up_exps": (config.num_experts, 2 * config.expert_size, hidden),
+        **dict.fromkeys(("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"), (hidden,)),
     }  # fmt: skip
     for layer, window in enumerate(windowed(config)):
         head = config.head_dim if window else full_head(config)
@@ -149,7 +167,6 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def limits(config: Config) -> Iterator[Item]:
     yield from gemma.limits(config)
-    yield from refuse_flags(config, "enable_moe_block")
     own = [windowed(config)[layer] for layer in with_keys(config)]
     if len(own) < config.num_layers and own[-2:] != [True, False]:
         # llama.cpp takes them from the last two layers that have some, whatever their kinds.

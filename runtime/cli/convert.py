@@ -10,13 +10,13 @@ import click
 
 from ...convert.progress import Progress
 from .convert_adapter import convert_adapter, find_adapter
-from .display import emit_json, human_size, progress_bar
+from .display import emit_json, human_size, note, progress_bar
 from .items import note_items, print_report
 
 if TYPE_CHECKING:
     from ...convert import Conversion, Report
+    from ..proof import Proof
     from ..store.checkpoint import Checkpoint
-    from ..verify import Verdict
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 CHECK_FAILED_EXIT_CODE = 2
@@ -27,18 +27,17 @@ class Proven:
     """A conversion, and what was found equal between the checkpoint and it."""
 
     conversion: Conversion
-    verdict: Verdict
+    proof: Proof
 
     def as_json(self) -> dict[str, Any]:
-        path = str(self.conversion.path)
-        return {**asdict(self.conversion), "path": path, "proof": asdict(self.verdict)}
+        return {**asdict(self.conversion), "path": str(self.conversion.path), "proof": dict(self.proof)}
 
     def __str__(self) -> str:
-        done, proof = self.conversion, self.verdict
-        return (
-            f"{done.path}  {human_size(done.size_bytes)}, {done.dtype}; proven equal: the tokens of {proof.strings:,} "
-            f"texts, {proof.renderings:,} rendered conversations"
-        )
+        from ..proof import described
+
+        done = self.conversion
+        size = f"{human_size(done.size_bytes)}, {done.dtype}"
+        return f"{done.path}  {size}; proven equal: {described(self.proof)}"
 
 
 @click.command("convert", short_help="Turn a Hugging Face checkpoint into a proven GGUF file.")
@@ -56,6 +55,8 @@ class Proven:
     help="The model that an adapter belongs to: a folder, a hub id, or a GGUF file. [default: the one it names itself]",
 )
 @click.option("--check", is_flag=True, help="Only look at headers and configs, and give a verdict per item.")
+@click.option("--clip", is_flag=True, help="Store values too large for f16 as its largest, instead of refusing them.")
+@click.option("--prove", "whatever_size", is_flag=True, help="Compare logits even of a model that is not small.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def convert_command(
@@ -65,53 +66,69 @@ def convert_command(
     dtype: str,
     base: str | None,
     check: bool,
+    clip: bool,
+    whatever_size: bool,
     as_json: bool,
 ) -> None:
     """Convert CHECKPOINT, a save_pretrained folder or a hub id, to GGUF.
 
-    The file is compared with the checkpoint (token ids of more than a thousand texts, the chat template) before it
-    gets its name. With --check nothing is written, and of a hub id no weights are fetched; exit code 2 says that it
-    could not be converted.
+    The file is compared with the checkpoint before it gets its name: token ids of thousands of texts, the chat
+    template, and the logits of eight prompts, of models up to 400 million parameters that ingle can compute by itself
+    (Llama, Mistral, Qwen 2 and 3, Gemma; with --prove, of any size). With --check nothing is written, and of a hub id
+    no weights are fetched; exit code 2 says that it could not be converted.
 
     CHECKPOINT may be a LoRA adapter of PEFT as well. Its GGUF is compared with PEFT's merge, and loaded by llama.cpp
     beside its base, of which configs and headers are enough. `ingle run BASE --lora FILE` uses it.
     """
     from ..store.arrival import checkpoint_at
 
+    out = out or default_out(checkpoint)
     with progress_bar() as progress:
         adapter = find_adapter(checkpoint, base, progress)
     if adapter:
-        ok = convert_adapter(adapter, base, out or default_out(checkpoint), dtype, check=check, as_json=as_json)
+        ok = convert_adapter(adapter, base, out, dtype, check=check, as_json=as_json)
         context.exit(0 if ok else CHECK_FAILED_EXIT_CODE)
     if check:
         report = _looked_at(checkpoint, dtype)
         print_report(report, as_json)
         context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
     with progress_bar() as progress, checkpoint_at(checkpoint, progress) as source:
-        proven = convert_and_prove(source, out or default_out(checkpoint), dtype, progress)
+        proven = convert_and_prove(source, out, dtype, progress, clip=clip, whatever_size=whatever_size)
     if as_json:
         emit_json(proven.as_json())
     else:
         note_items(proven.conversion.warnings)
+        if clipped := sum(proven.conversion.clipped.values()):
+            note(f"warn: {clipped:,} values too large for f16 were stored as its largest, 65,504")
         click.echo(str(proven))
 
 
-def convert_and_prove(source: Checkpoint, out: Path, dtype: str, progress: Progress) -> Proven:
+def convert_and_prove(
+    source: Checkpoint, out: Path, dtype: str, progress: Progress, *, clip: bool = False, whatever_size: bool = False
+) -> Proven:
     """Convert ``source``; the file appears at ``out`` only if the proof holds.
 
     Raises: what ``convert`` and ``prove`` raise.
     """
     from ...convert import convert
-    from ..verify import prove
+    from ..proof import prove
 
-    verdicts: list[Verdict] = []
+    proofs: list[Proof] = []
 
-    def check_equal(file: Path) -> None:
-        verdicts.append(prove(source.complete(), file, progress))
+    def check_equal(file: Path) -> Proof:
+        proofs.append(prove(source.complete(), file, progress, whatever_size=whatever_size))
+        return proofs[0]
 
-    shown = source.after(progress)
-    conversion = convert(source.folder, out, dtype.lower(), prove=check_equal, arrive=source.arrive, progress=shown)
-    return Proven(conversion, verdicts[0])
+    conversion = convert(
+        source.folder,
+        out,
+        dtype.lower(),
+        clip=clip,
+        prove=check_equal,
+        arrive=source.arrive,
+        progress=source.after(progress),
+    )
+    return Proven(conversion, proofs[0])
 
 
 def default_out(checkpoint: str) -> Path:

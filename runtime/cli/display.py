@@ -28,16 +28,20 @@ class ProgressBar:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._started = time.monotonic()
+        self._stage, self._stage_since, self._stage_from = "", self._started, 0
         self._drawn_at = 0.0
         self._visible = False
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if stage != self._stage or done < self._stage_from:
+            self._stage, self._stage_since, self._stage_from = stage, now, done
         if now - self._started < PATIENCE_S or (now - self._drawn_at < REDRAW_S and done != total):
             return
         self._drawn_at = now
         self._visible = True
-        self._out.write(CLEAR_LINE + progress_line(stage, done, total, shutil.get_terminal_size().columns))
+        left = seconds_left(now - self._stage_since, done - self._stage_from, total - done)
+        self._out.write(CLEAR_LINE + progress_line(stage, done, total, shutil.get_terminal_size().columns, left))
         self._out.flush()
 
     def clear(self) -> None:
@@ -59,13 +63,19 @@ def progress_bar() -> Iterator[Progress]:
         bar.clear()
 
 
-def progress_line(stage: str, done: int, total: int, columns: int) -> str:
-    """``quantize  [######------] 52 %`` cut to the width of the terminal; without a total, what is done so far."""
+def seconds_left(elapsed_s: float, done: int, left: int) -> float | None:
+    """How long the rest will take at the speed so far; None before there is a speed worth the name."""
+    return elapsed_s / done * left if elapsed_s >= PATIENCE_S and done > 0 and left > 0 else None
+
+
+def progress_line(stage: str, done: int, total: int, columns: int, left_s: float | None = None) -> str:
+    """``quantize  [######------] 52 %  8 s left`` cut to the terminal's width; without a total, what is done so far."""
     if total <= 0:
         return f"{stage}  {done:,}"[: columns - 1]
     share = min(done / total, 1.0)
     filled = round(share * BAR_WIDTH)
-    return f"{stage}  [{'#' * filled}{'-' * (BAR_WIDTH - filled)}] {share:4.0%}"[: columns - 1]
+    rest = "" if left_s is None else f"  {human_wait(left_s)} left"
+    return f"{stage}  [{'#' * filled}{'-' * (BAR_WIDTH - filled)}] {share:4.0%}{rest}"[: columns - 1]
 
 
 def emit_json(value: Any) -> None:
@@ -119,3 +129,11 @@ def human_seconds(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s"
+
+
+def human_wait(seconds: float) -> str:
+    """``8 s``, ``2 min 05 s``, ``1 h 20 min``: of what is only guessed."""
+    whole = max(round(seconds), 1)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"

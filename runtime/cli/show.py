@@ -13,6 +13,7 @@ from .pull import as_record, how
 
 if TYPE_CHECKING:
     from ...convert.gguf import GGUF
+    from ..proof import Proof
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 NOT_OURS = "none: it was not converted here"
@@ -42,7 +43,9 @@ def show_command(name: str, template: bool, metadata: bool, as_json: bool) -> No
 
 
 def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
-    """What the file says of itself."""
+    """What the file says of itself. Its proof is that of the conversion, whatever it was quantized to since."""
+    from .. import proof
+
     architecture = _text(file, "general.architecture")
     adapter = _adapter(file)
     return {
@@ -55,6 +58,7 @@ def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
         "vocabulary": _vocabulary(file),
         "chat_template": TEMPLATE_KEY in file.metadata,
         "licence": _text(file, "general.license"),
+        "proof": entry.proof or proof.of(file.metadata),
     }
 
 
@@ -76,7 +80,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
         "file": f"{entry.path} ({how(entry)})",
         "sha256": entry.sha256,
-        "proof": facts["adapter"]["proof"] or NOT_OURS if "adapter" in facts else _proof(entry),
+        "proof": facts["adapter"]["proof"] or NOT_OURS if "adapter" in facts else _proof(entry, facts["proof"]),
         "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
     }
     return {key: value for key, value in lines.items() if value}
@@ -114,11 +118,13 @@ def _template(facts: dict[str, Any]) -> str:
     return "yes (--template prints it)" if facts["chat_template"] else "none: a base model"
 
 
-def _proof(entry: Entry) -> str:
-    if not entry.built:
+def _proof(entry: Entry, found: Proof | None) -> str:
+    from ..proof import described
+
+    if found is None:
         return NOT_OURS
-    found = ", ".join(f"{count:,} {what}" for what, count in (entry.proof or {}).items())
-    return f"equal to its checkpoint in {found}"
+    whose = "" if entry.built else " (says the file)"
+    return f"its conversion was equal to the checkpoint in {described(found)}{whose}"
 
 
 def _type(file: GGUF) -> str:

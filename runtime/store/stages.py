@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,16 @@ def _inspect(folder: Path) -> None:
     _ = plan.family, plan.config, plan.vocabulary  # each raises what is wrong with it
 
 
-def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress) -> None:
+def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], Proof], progress: Progress) -> None:
     from ...convert import convert
 
     convert(checkpoint.folder, out, dtype, prove=prove, arrive=checkpoint.arrive, progress=checkpoint.after(progress))
 
 
 def _prove(folder: Path, gguf: Path, progress: Progress) -> Proof:
-    from ..verify import prove
+    from ..proof import prove
 
-    return asdict(prove(folder, gguf, progress))
+    return prove(folder, gguf, progress)
 
 
 def _quantize(source: Path, out: Path, type_name: str, progress: Progress) -> None:
@@ -62,7 +62,7 @@ class Tools:
     fetched.
     """
 
-    convert: Callable[[Checkpoint, Path, str, Callable[[Path], None], Progress], None] = _convert
+    convert: Callable[[Checkpoint, Path, str, Callable[[Path], Proof], Progress], None] = _convert
     prove: Callable[[Path, Path, Progress], Proof] = _prove
     quantize: Callable[[Path, Path, str, Progress], None] = _quantize
     inspect: Callable[[Path], None] = _inspect
@@ -119,10 +119,11 @@ class Workshop:
         """The proof is written down before the file has its name: where there is a file, there is its proof."""
         found: list[Proof] = []
 
-        def prove(partial: Path) -> None:
+        def prove(partial: Path) -> Proof:
             found.append(self.tools.prove(job.checkpoint.complete(), partial, self.progress))
             if out.parent == self.store.work(job.name):
-                _write_private(_proof_path(out), json.dumps(found[0]))
+                _write_private(_proof_path(out), json.dumps(dict(found[0])))
+            return found[0]
 
         places.create_private(out.parent)
         self.tools.convert(job.checkpoint, out, dtype, prove, self.progress)

@@ -40,7 +40,7 @@ FUSED = {"use_sliding_window": False}
 @dataclass(frozen=True)
 class Spec:
     """files: beside the checkpoint. more: tensors in other folders. written, added: what older saves have otherwise in
-    the config (null: not at all), and of tensors."""
+    the config (null: not at all), and of tensors. centred: norms multiply with one more than they store."""
 
     kind: str
     config: dict[str, Any]
@@ -48,6 +48,7 @@ class Spec:
     more: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     written: dict[str, Any] = field(default_factory=dict)
     added: dict[str, list[int]] = field(default_factory=dict)
+    centred: bool = False
 
 
 def sentence(pooling: str, width: int) -> dict[str, Any]:
@@ -101,6 +102,23 @@ SPECS: dict[str, Spec] = {
     "modernbert_masked": Spec("ModernBertForMaskedLM", MODERN),
     "nomic_bert": Spec("NomicBertModel", TINY),
     "nomic_bert_classifier": Spec("NomicBertForSequenceClassification", {**TINY, **THREE}),
+    "gemma_embedding": Spec(
+        "Gemma3TextModel",
+        {
+            **TINY,
+            **TOKENS,
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 8,
+            "use_bidirectional_attention": True,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        sentence("mean_tokens", 32),
+        DENSE,
+        centred=True,
+    ),
     "llama_score": Spec("LlamaForSequenceClassification", {**TINY, **TOKENS, **THREE}),
     "llama_tagger": Spec("LlamaForTokenClassification", {**TINY, **TOKENS, **THREE}),
     "qwen2_bare": Spec("Qwen2Model", {**TINY, **TOKENS, "num_key_value_heads": 2, **FUSED}),
@@ -131,10 +149,13 @@ SPECS: dict[str, Spec] = {
 
 
 def make(name: str, spec: Spec) -> None:
-    base = spec.kind.partition("For")[0].removesuffix("Model").removesuffix("Encoder")
-    settings = getattr(transformers, f"{base}Config")(**spec.config)
+    settings = getattr(transformers, spec.kind).config_class(**spec.config)
     torch.manual_seed(0)
-    recipe: dict[str, Any] = {"files": spec.files, "more_tensors": spec.more}
+    recipe: dict[str, Any] = {
+        "files": spec.files,
+        "more_tensors": spec.more,
+        **({"centred": True} if spec.centred else {}),
+    }
     with tempfile.TemporaryDirectory() as folder:
         getattr(transformers, spec.kind)(settings).save_pretrained(folder)
         recipe["config"] = json.loads((Path(folder) / "config.json").read_text())

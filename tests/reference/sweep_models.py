@@ -49,6 +49,7 @@ MODELS: dict[str, Model] = {
     "gpt_neox_serial": Model("GPTNeoXForCausalLM", {**MULTI_HEAD, "use_parallel_residual": False},
                              older={"rope_theta": None, "partial_rotary_factor": None, "rotary_pct": 0.25}),
     "mixtral": Model("MixtralForCausalLM", {**UNTIED, "num_local_experts": 4, "sliding_window": None}),
+    "qwen2": Model("Qwen2ForCausalLM", {**UNTIED, "use_sliding_window": False}),
     "qwen2_moe": Model("Qwen2MoeForCausalLM", {**UNTIED, **EXPERTS, "shared_expert_intermediate_size": 24}),
     "qwen3_moe": Model("Qwen3MoeForCausalLM", {**UNTIED, **EXPERTS, "head_dim": 16, "norm_topk_prob": True}),
     "starcoder2": Model("Starcoder2ForCausalLM", {**SHAPE, "sliding_window": None}),
@@ -128,4 +129,10 @@ MODELS: dict[str, Model] = {
                     "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
                                     "full_attention"]},
                     older={"per_layer_config": None, "global_head_dim": 16}),
+    "gemma4_moe": Model("Gemma4ForCausalLM", {**SHAPE, "num_hidden_layers": 3, "head_dim": 8, "global_head_dim": 16,
+                        "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "enable_moe_block": True,
+                        "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16, "sliding_window": 8,
+                        "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+                        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+                        older={"per_layer_config": None, "global_head_dim": 16, "num_global_key_value_heads": 1}),
 }  # fmt: skip
