@@ -106,6 +106,13 @@ def flatten(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, **text} if isinstance(text, dict) else dict(raw)
 
 
+def contradicts(raw: Mapping[str, Any], key: str) -> bool:
+    """Whether config.json says two things about ``key``: transformers 4 went by ``text_config``, 5 goes by the top."""
+    text = raw.get("text_config")
+    said = [part[key] for part in (raw, text) if isinstance(part, dict) and part.get(key) is not None]
+    return len(said) == 2 and bool(said[0]) != bool(said[1])
+
+
 Derived = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 

@@ -48,7 +48,10 @@ class Source:
 
     @cached_property
     def config(self) -> Config:
-        return configs.normalise(self.raw, self.family.defaults, self.family.derived)
+        config = configs.normalise(self.raw, self.family.defaults, self.family.derived)
+        if configs.contradicts(self.raw, "tie_word_embeddings") and self.family.head:
+            return replace(config, tied=not any(name.endswith(self.family.head) for name in self.tensors))
+        return config
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -102,6 +102,24 @@ SPECS: dict[str, Spec] = {
     "modernbert_masked": Spec("ModernBertForMaskedLM", MODERN),
     "nomic_bert": Spec("NomicBertModel", TINY),
     "nomic_bert_classifier": Spec("NomicBertForSequenceClassification", {**TINY, **THREE}),
+    "bert_pretraining": Spec("BertForPreTraining", TINY),
+    "distilbert_choice": Spec("DistilBertForMultipleChoice", DISTIL),
+    "distilbert_tagger": Spec("DistilBertForTokenClassification", {**DISTIL, **THREE}),
+    "electra_tagger": Spec("ElectraForTokenClassification", {**TINY, **THREE, "embedding_size": 32}),
+    "electra_answers": Spec("ElectraForQuestionAnswering", {**TINY, "embedding_size": 32}),
+    "roberta_tagger": Spec("RobertaForTokenClassification", {**TINY, **TOKENS, **THREE}),
+    "roberta_answers": Spec("RobertaForQuestionAnswering", {**TINY, **TOKENS}),
+    "xlm_roberta": Spec("XLMRobertaModel", {**TINY, **TOKENS}),
+    "xlm_roberta_choice": Spec("XLMRobertaForMultipleChoice", {**TINY, **TOKENS}),
+    "xlm_roberta_tagger": Spec("XLMRobertaForTokenClassification", {**TINY, **TOKENS, **THREE}),
+    "xlm_roberta_answers": Spec("XLMRobertaForQuestionAnswering", {**TINY, **TOKENS}),
+    "xlm_roberta_masked": Spec("XLMRobertaForMaskedLM", {**TINY, **TOKENS}),
+    "camembert_classifier": Spec("CamembertForSequenceClassification", {**TINY, **TOKENS, **THREE}),
+    "camembert_masked": Spec("CamembertForMaskedLM", {**TINY, **TOKENS}),
+    "modernbert_answers": Spec("ModernBertForQuestionAnswering", MODERN),
+    "nomic_bert_tagger": Spec("NomicBertForTokenClassification", {**TINY, **THREE}),
+    "nomic_bert_masked": Spec("NomicBertForMaskedLM", TINY),
+    "mt5_encoder": Spec("MT5EncoderModel", T5),
     "gemma_embedding": Spec(
         "Gemma3TextModel",
         {
@@ -192,7 +210,7 @@ def golden(model: Any, ids: list[int], folder: Path, spec: Spec) -> dict[str, An
         return {"ids": ids, "states": rounded(out.last_hidden_state[0])}
     if "start_logits" in out:
         return {"ids": ids, "logits": rounded(torch.stack([out.start_logits[0], out.end_logits[0]], -1))}
-    logits = out.logits[0]
+    logits = (out.prediction_logits if "prediction_logits" in out else out.logits)[0]
     if spec.kind == "ElectraForPreTraining":
         logits = logits[:, None]
     return {"ids": ids, "logits": rounded(logits)}

@@ -41,6 +41,10 @@ DELTA = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 HALF_ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
 QUARTER_ROPE = {**HALF_ROPE, "partial_rotary_factor": 0.25}
 SECTIONED_ROPE = {**QUARTER_ROPE, "mrope_section": [1, 1, 0], "mrope_interleaved": True}
+PICTURES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14}  # fmt: skip
+QWEN_PICTURES = {"hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2, "out_hidden_size": 32,
+                 "num_position_embeddings": 16, "deepstack_visual_indexes": []}  # fmt: skip
 
 MODELS: dict[str, Model] = {
     "gpt_neox": Model("GPTNeoXForCausalLM", {**MULTI_HEAD, "rope_parameters": QUARTER_ROPE},
@@ -67,6 +71,9 @@ MODELS: dict[str, Model] = {
                      "residual_multiplier": 0.8, "attention_multiplier": 0.3}),
     "granite_moe": Model("GraniteMoeForCausalLM", {**SHAPE, "num_local_experts": 4, "embedding_multiplier": 2.0,
                          "logits_scaling": 1.5, "residual_multiplier": 0.8, "attention_multiplier": 0.3}),
+    "granite_moe_shared": Model("GraniteMoeSharedForCausalLM", {**SHAPE, "num_local_experts": 4,
+                                "shared_intermediate_size": 24, "embedding_multiplier": 2.0, "logits_scaling": 1.5,
+                                "residual_multiplier": 0.8, "attention_multiplier": 0.3}),
     "glm4": Model("Glm4ForCausalLM", {**UNTIED, "head_dim": 16, "attention_bias": True, "rope_parameters": HALF_ROPE}),
     "olmo3": Model("Olmo3ForCausalLM", {**UNTIED, "num_hidden_layers": 4, "sliding_window": 8},
                    older={"rope_parameters": None, "rope_theta": 500_000.0}),
@@ -135,4 +142,19 @@ MODELS: dict[str, Model] = {
                         "attention_k_eq_v": True, "num_global_key_value_heads": 1,
                         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
                         older={"per_layer_config": None, "global_head_dim": 16, "num_global_key_value_heads": 1}),
+    "gemma4_vision": Model("Gemma4ForConditionalGeneration", {"text_config": {
+                           **SHAPE, "num_hidden_layers": 3, "head_dim": 8, "global_head_dim": 16, "sliding_window": 8,
+                           "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+                           "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+                           "vision_config": {**PICTURES, "head_dim": 8, "num_key_value_heads": 2}}),
+    "mistral3_vision": Model("Mistral3ForConditionalGeneration", {
+                             "text_config": {"model_type": "mistral", **UNTIED, "head_dim": 16, "sliding_window": None},
+                             "vision_config": {"model_type": "pixtral", **PICTURES}}),
+    "qwen3_5_vision": Model("Qwen3_5ForConditionalGeneration", {
+                            "text_config": {**UNTIED, **DELTA, "rope_parameters": SECTIONED_ROPE},
+                            "vision_config": QWEN_PICTURES}, centred=True),
+    "qwen3_5_moe_vision": Model("Qwen3_5MoeForConditionalGeneration", {
+                                "text_config": {**UNTIED, **EXPERTS, **DELTA, "rope_parameters": SECTIONED_ROPE,
+                                                "shared_expert_intermediate_size": 24},
+                                "vision_config": QWEN_PICTURES}, centred=True),
 }  # fmt: skip
