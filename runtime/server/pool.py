@@ -51,6 +51,7 @@ class Servable(Protocol):
         ignore_eos: bool = ...,
     ) -> Stream: ...
     def stats(self) -> EngineStats: ...
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None: ...
     def close(self) -> None: ...
 
 
@@ -196,6 +197,7 @@ class Pool:
             raise LoadFailed(
                 f"{installed.name} could not be loaded", hint="the server's log has the details"
             ) from error
+        model.attach(asyncio.get_running_loop())
         log.info("loaded %s", installed.name)
         return model
 
