@@ -1,11 +1,12 @@
-"""An HTTP client that adds as little as it can between the server and the clock: asyncio sockets, one request each."""
+"""An HTTP client that adds as little as it can between the server and the clock: while an answer comes in it notes
+what came when, and reads it once all is there. Whatever it did in between would be taken from the cores measured."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,43 +45,58 @@ class Answer:
         return json.loads(self.body)
 
 
-@dataclass
-class Call:
-    """A request that is on its way; :meth:`leave` hangs up."""
+Piece = tuple[float, bytes]
+"""When, and what."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    answer: Answer
+
+class Call(asyncio.Protocol):
+    """A request that is on its way; :meth:`leave` hangs up. ``pieces`` are what has come by now."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self.sent = 0.0
+        self.pieces: list[Piece] = []
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self.sent = time.perf_counter()
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append((time.perf_counter(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def leave(self) -> None:
-        self.writer.transport.abort()
+        self._transport.abort()
 
 
 async def call(url: str, body: Mapping[str, Any] | None = None) -> Call:
     """Send a GET, or a POST of ``body``."""
     place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**24)
     payload = b"" if body is None else json.dumps(body).encode()
     head = (
         f"{'GET' if body is None else 'POST'} {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
     )
-    answer = Answer(sent=time.perf_counter())
-    writer.write(head.encode() + payload)
-    await writer.drain()
-    return Call(reader, writer, answer)
+    loop = asyncio.get_running_loop()
+    address = str(place.hostname), int(place.port or 80)
+    _, sent = await loop.create_connection(lambda: Call(head.encode() + payload), *address)
+    return sent
 
 
 async def finish(call: Call) -> Answer:
-    """Read the answer to its end."""
-    answer = call.answer
-    answer.status, chunked = await read_head(call.reader)
-    async for line in lines(payload(call.reader, chunked)):
+    """Wait for the end of the answer, and read it."""
+    await call.ended
+    answer = Answer(sent=call.sent, ended=call.pieces[-1][0] if call.pieces else time.perf_counter())
+    answer.status, chunked, rest = split_head(call.pieces)
+    for at, line in lines(unchunked(rest) if chunked else rest):
         answer.body += line
         if line.startswith(b"data: ") and END_OF_STREAM not in line:
-            take(answer, json.loads(line[6:]))
-    answer.ended = time.perf_counter()
-    call.writer.close()
+            take(answer, json.loads(line[6:]), at)
     return answer
 
 
@@ -94,38 +110,52 @@ async def ask(url: str, body: Mapping[str, Any] | None = None) -> Answer:
     return answer
 
 
-def take(answer: Answer, event: Mapping[str, Any]) -> None:
+def take(answer: Answer, event: Mapping[str, Any], at: float) -> None:
     """Note the time of an SSE event that carries text, and the usage of the one that carries it."""
     if event.get("error"):
         raise RuntimeError(f"the stream failed: {event['error']}")
     for choice in event.get("choices", ()):
         text = choice.get("text") or choice.get("delta", {}).get("content") or ""
         if text or choice.get("finish_reason"):
-            answer.events.append(time.perf_counter())
+            answer.events.append(at)
             answer.text += text
     answer.usage = event.get("usage") or answer.usage
 
 
-async def read_head(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Status, and whether the body comes in chunks."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    return int(head.split()[1]), "transfer-encoding: chunked" in head
+def split_head(pieces: list[Piece]) -> tuple[int, bool, list[Piece]]:
+    """Status, whether the body comes in chunks, and the pieces of the body. Raises RuntimeError without a head."""
+    seen = b""
+    for index, (at, data) in enumerate(pieces):
+        seen += data
+        head, found, rest = seen.partition(b"\r\n\r\n")
+        if found:
+            text = head.decode("latin-1").lower()
+            return int(text.split()[1]), "transfer-encoding: chunked" in text, [(at, rest), *pieces[index + 1 :]]
+    raise RuntimeError(f"the server hung up before it answered: {seen!r}")
 
 
-async def payload(reader: asyncio.StreamReader, chunked: bool) -> AsyncIterator[bytes]:
-    """The body as it arrives, without the framing of chunks (RFC 9112, section 7.1)."""
-    while not chunked and (data := await reader.read(65536)):
-        yield data
-    while chunked and (size := int((await reader.readline()).split(b";")[0], 16)):
-        yield (await reader.readexactly(size + 2))[:-2]
-
-
-async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Whole lines with their ends, as soon as they are whole; what is left at the end as it is."""
+def unchunked(pieces: list[Piece]) -> Iterator[Piece]:
+    """The body without the framing of chunks (RFC 9112, section 7.1), each chunk when its last byte had come."""
     rest = b""
-    async for piece in pieces:
+    for at, data in pieces:
+        rest += data
+        while (start := rest.find(b"\r\n")) >= 0:
+            size = int(rest[:start].split(b";")[0], 16)
+            end = start + 2 + size
+            if size == 0 or len(rest) < end + 2:
+                break
+            yield at, rest[start + 2 : end]
+            rest = rest[end + 2 :]
+    if not rest.startswith(b"0"):
+        raise RuntimeError("the answer ended in the middle of a chunk")
+
+
+def lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Whole lines with their ends, each when it was whole; what is left at the end as it is."""
+    rest, last = b"", 0.0
+    for last, piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
-            yield line + b"\n"
+            yield last, line + b"\n"
     if rest:
-        yield rest
+        yield last, rest

@@ -105,7 +105,7 @@ async def stream_through(server: Server) -> tuple[Answer, float, float]:
     url = f"{server.url}/v1/completions"
     running = await call(url, server.body(server.fresh_tokens(8), STREAM_TOKENS))
     reading = asyncio.create_task(finish(running))
-    while len(running.answer.events) < BASELINE_TOKENS and not reading.done():
+    while len(running.pieces) < BASELINE_TOKENS and not reading.done():
         await asyncio.sleep(STEP_S)
     came = time.perf_counter()
     await abandon(server, server.body(server.fresh_tokens(PROMPT_TOKENS - 100), 1))

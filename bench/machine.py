@@ -35,6 +35,12 @@ def read(processes: Iterable[psutil.Process]) -> Reading:
     return Reading(time.perf_counter(), everything, ours + sum(own[:4]))
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU time of a process and its children so far."""
+    times = [member.cpu_times() for member in (process, *process.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
 def foreign_share(before: Reading, after: Reading) -> float:
     """Share of the machine that others used between two readings."""
     others = (after.all_s - before.all_s) - (after.ours_s - before.ours_s)

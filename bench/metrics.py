@@ -8,6 +8,7 @@ import re
 from .client import ask
 
 EVALUATED = "ingle_engine_evaluated_tokens_total"
+KERNEL_CPU = "ingle_engine_kernel_cpu_seconds_total"
 CANCELLED = "ingle_engine_cancelled_total"
 
 
@@ -23,6 +24,11 @@ def counter(url: str, name: str) -> float:
 def evaluated_tokens(url: str) -> float:
     """Tokens that went through the model since it was loaded, of prompts and of answers."""
     return counter(url, EVALUATED)
+
+
+def kernel_cpu_seconds(url: str) -> float:
+    """CPU seconds of the engine's steps since the model was loaded."""
+    return counter(url, KERNEL_CPU)
 
 
 def cancelled_requests(url: str) -> float:

@@ -143,7 +143,7 @@ def ready_url(process: subprocess.Popen[str]) -> str:
 def wait_for_health(url: str, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError, RuntimeError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, RuntimeError):
             asyncio.run(ask(f"{url}/health"))
             return
         time.sleep(0.2)

@@ -1,10 +1,11 @@
 """What users feel beside raw speed, each with its bound: PASS or FAIL with the figures.
 
-    python -m bench.scenarios [streams] [prefix] [leave] [import] [--model FILE.gguf] [--exact FILE-f32.gguf]
+    python -m bench.scenarios [streams] [prefix] [leave] [overhead] [import] [--model FILE.gguf] [--exact FILE-f32.gguf]
 
 streams: eight answers at once say what each says alone, while the server stays responsive.
 prefix:  a conversation that was interrupted by another one finds its prompt again; sixteen share one prefix.
 leave:   a client that hangs up while its prompt is read frees the cores; others are not disturbed.
+overhead: what a streamed token costs beside the kernels.
 import:  what importing and ``--help`` cost.
 """
 
@@ -17,18 +18,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import imports, leave, machine, prefix, streams
+from . import imports, leave, machine, overhead, prefix, streams
 from .finding import Finding
-from .make_model import make
+from .make_model import TINY, make
 from .report import findings_table, replace_table
 
 
 @dataclass(frozen=True)
 class Models:
-    """``fast`` has a window of 2048 tokens or more; ``exact`` is a chat model in f32."""
+    """``fast``: a window of 2048 tokens or more; ``exact``: a chat model in f32; ``tiny``: quick at any length."""
 
     fast: Path
     exact: Path
+    tiny: Path
 
 
 SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
@@ -36,6 +38,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "streams": lambda models: streams.findings(models.exact),
         "prefix": lambda models: prefix.findings(models.fast),
         "leave": lambda models: leave.findings(models.fast),
+        "overhead": lambda models: overhead.findings(models.tiny),
         "import": lambda _: imports.findings(),
     }
 )
@@ -61,7 +64,9 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     models = Models(
-        chosen.model or make(chosen.folder, "smollm-135m", "Q8_0"), chosen.exact or exact_model(chosen.folder)
+        chosen.model or make(chosen.folder, "smollm-135m", "Q8_0"),
+        chosen.exact or exact_model(chosen.folder),
+        make(chosen.folder, TINY, "Q8_0"),
     )
     found, quiet = [], True
     for name in chosen.scenario or SCENARIOS:

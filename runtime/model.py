@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -153,6 +154,13 @@ class Model:
     def stats(self) -> EngineStats:
         """Counters and gauges of the engine."""
         return self._engine.stats()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """To be called on an event loop that reads most of the answers: it then gets them with fewer wake-ups.
+
+        The model must be closed before the loop is.
+        """
+        self._engine.attach(loop)
 
     def close(self) -> None:
         """Stop what runs and give the memory back. May be called twice."""

@@ -168,3 +168,4 @@ class EngineStats:
     kv_cells: int = 0
     parked_bytes: int = 0
     busy_s: float = 0.0
+    kernel_cpu_s: float = 0.0

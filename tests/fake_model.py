@@ -6,6 +6,7 @@ As a program it is a server: ``python tests/fake_model.py --prefill 0.5`` prints
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import sys
 import threading
@@ -101,6 +102,9 @@ class FakeModel:
     def stats(self) -> EngineStats:
         running = sum(not work.ended.is_set() for work in self.works)
         return EngineStats(steps=7, generated_tokens=35, running=running, kv_cells=self.info.kv_cells)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
 
     def close(self) -> None:
         self.closed = True

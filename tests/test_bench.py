@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from bench.blocks import Block, ratio, run_block
-from bench.client import ask, lines
+from bench.client import ask, lines, unchunked
 from bench.finding import Finding
 from bench.make_model import SHAPES, config, merges, tensor_shapes, tokenizer
 from bench.report import OURS, Row, replace_table, table
@@ -77,15 +76,15 @@ def test_a_finding_knows_its_bound(figure: float, at_least: bool, passed: bool) 
     assert Finding("what", figure, 1, at_least=at_least).passed is passed
 
 
-def test_lines_are_whole_however_the_bytes_arrive() -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        for piece in (b"on", b"e\ntwo\nth", b"ree"):
-            yield piece
+def test_lines_are_whole_however_the_bytes_arrive_and_have_the_time_of_their_end() -> None:
+    pieces = [(1.0, b"on"), (2.0, b"e\ntwo\nth"), (3.0, b"ree")]
+    assert list(lines(pieces)) == [(2.0, b"one\n"), (2.0, b"two\n"), (3.0, b"three")]
 
-    async def collect() -> list[bytes]:
-        return [line async for line in lines(pieces())]
 
-    assert asyncio.run(collect()) == [b"one\n", b"two\n", b"three"]
+@pytest.mark.parametrize("body", [b"4\r\nwh", b"2\r\nok\r\n"])
+def test_an_answer_that_ends_early_is_no_measurement(body: bytes) -> None:
+    with pytest.raises(RuntimeError, match="in the middle"):
+        list(unchunked([(1.0, body)]))
 
 
 def test_the_client_takes_times_and_usage_from_a_stream() -> None:

@@ -107,6 +107,29 @@ def test_decoding_rows_come_first_and_prompts_share_what_is_left() -> None:
     assert [(row.sequence is talker, row.count, row.output) for row in rows] == [(True, 1, True), (False, 15, False)]
 
 
+def test_a_step_in_which_nobody_came_or_went_is_the_one_before() -> None:
+    scheduler, memory = scheduler_of(cells=20)
+    talkers = [sequence([1, 2, 3]), sequence([7, 8])]
+    for talker in talkers:
+        scheduler.add(talker)
+    for _ in range(2):  # their prompts, and the first step of both
+        compute(scheduler, memory, scheduler.schedule())
+    first = scheduler.schedule()
+    assert [row.sequence for row in first] == talkers
+    compute(scheduler, memory, first)
+    assert scheduler.schedule() is first
+    late = sequence([4])
+    scheduler.add(late)
+    compute(scheduler, memory, scheduler.schedule())
+    assert scheduler.schedule() is not first
+    scheduler.finish(talkers[0])
+    assert talkers[0] not in [row.sequence for row in scheduler.schedule()]
+    for _ in range(20):  # more than the cells can hold
+        compute(scheduler, memory, scheduler.schedule())
+        scheduler.check()
+    assert scheduler.preempted > 0
+
+
 def test_a_short_prompt_overtakes_a_long_one_but_cannot_starve_it() -> None:
     scheduler, memory = scheduler_of(4000, slots=40, parallel=20)
     long = sequence(list(range(300)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
+from encodings.utf_8 import IncrementalDecoder
 
 
 class Detokenizer:
@@ -14,13 +14,18 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = IncrementalDecoder("replace")
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
         """Text that became certain with ``piece``; after a stop string (``stopped``) there is no more."""
+        if not self._stop and not self._decoder.buffer:
+            try:
+                return piece.decode()
+            except UnicodeDecodeError:
+                pass  # part of a character
         if self.stopped:
             return ""
         self._held += self._decoder.decode(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class EngineLike(Protocol):
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]: ...
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str: ...
     def stats(self) -> EngineStats: ...
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None: ...
     def close(self) -> None: ...
 
 
@@ -99,6 +101,9 @@ class Engine:
 
     def stats(self) -> EngineStats:
         return self._loop.stats()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing to do: the thread that computes wakes whoever waits."""
 
     def close(self) -> None:
         """Stop at once and free the model; requests in flight end with ``EngineClosed``. May be called twice."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, QueueFull
 from ..llama.context import Aborted, Context, Rows
@@ -46,6 +47,9 @@ class Loop:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._reading: set[Flight] = set()
+        self._leaving = False
+        self._filled: list[Row] | None = None
+        self._growing: list[Choice] = []
         self.stopped = False
         self._counts: defaultdict[str, Any] = defaultdict(int)
 
@@ -68,7 +72,7 @@ class Loop:
     def cancel(self, flight: Flight) -> None:
         """Stop working for a flight; at the next node of the graph, if its prompt is being read right now."""
         with self._lock:
-            flight.cancelled = True
+            flight.cancelled = self._leaving = True
             if flight in self._reading:
                 self._context.abort()
         self._inbox.put(_look_around)
@@ -110,11 +114,28 @@ class Loop:
 
     def _step(self) -> None:
         rows = self._scheduler.schedule()
-        if rows and (outputs := self._decode(rows)) is not None:
+        if rows is self._filled:
+            self._step_again(rows)
+        elif rows and (outputs := self._decode(rows)) is not None:
             self._scheduler.advance(rows)
-            for row in rows:
-                if row.output:
-                    self._grow(self._choices[row.sequence], outputs[row.sequence.slot])
+            growing = [(self._choices[row.sequence], outputs[row.sequence.slot]) for row in rows if row.output]
+            if len(growing) == len(rows) == sum(row.count for row in rows):
+                self._filled, self._growing = rows, [choice for choice, _ in growing]
+            for choice, index in growing:
+                self._grow(choice, index, self._context.logits(index))
+
+    def _step_again(self, rows: list[Row]) -> None:
+        """The step before, one token further: nobody came or went, which is what most steps are like."""
+        began = _clocks()
+        try:
+            self._context.decode_next((row.sequence.tokens[-1], row.sequence.computed) for row in rows)
+        except (Aborted, EngineError) as error:
+            self._give_up(rows, error)
+            return
+        self._count_step(len(rows), len(rows), began)
+        self._scheduler.advance(rows)
+        for index, (choice, logits) in enumerate(zip(self._growing, self._context.all_logits(len(rows)), strict=True)):
+            self._grow(choice, index, logits)
 
     def _take_inbox(self) -> None:
         """Do all that was asked for; wait for it when there is nothing to compute."""
@@ -152,31 +173,40 @@ class Loop:
 
     def _decode(self, rows: list[Row]) -> dict[int, int] | None:
         """Compute the rows; None if the step was aborted or failed and has to be scheduled anew."""
+        self._filled = None
         self._note_start(rows)
         if not self._open_step(rows):
             return None
-        began = time.monotonic()
+        began = _clocks()
         self._adapt(rows[0].sequence.group)
         try:
             outputs = self._context.decode([_native(row) for row in rows])
-        except Aborted:
+        except (Aborted, EngineError) as error:
+            self._close_step()
+            self._give_up(rows, error)
+            return None
+        self._close_step()
+        self._count_step(sum(row.count for row in rows), len(outputs), began)
+        self._threads.settle()
+        return outputs
+
+    def _give_up(self, rows: list[Row], error: Aborted | EngineError) -> None:
+        """The step was stopped, or failed: then everybody in it does."""
+        self._filled = None
+        if isinstance(error, Aborted):
             self._add(aborted_steps=1)
-        except EngineError as error:
+        else:
             for row in rows:
                 self._land(self._choices[row.sequence].flight, error)
-        else:
-            self._add(
-                steps=1,
-                evaluated_tokens=sum(row.count for row in rows),
-                generated_tokens=len(outputs),
-                busy_s=time.monotonic() - began,
-            )
-            self._threads.settle()
-            return outputs
-        finally:
-            self._close_step()
         self._repair(rows)
-        return None
+
+    def _count_step(self, evaluated: int, generated: int, began: tuple[float, float]) -> None:
+        counts, (wall, cpu) = self._counts, _clocks()
+        counts["steps"] += 1
+        counts["evaluated_tokens"] += evaluated
+        counts["generated_tokens"] += generated
+        counts["busy_s"] += wall - began[0]
+        counts["kernel_cpu_s"] += cpu - began[1]
 
     def _open_step(self, rows: list[Row]) -> bool:
         """Tell :meth:`cancel` whose prompts the step reads; False if one of them was cancelled just now."""
@@ -207,10 +237,9 @@ class Loop:
                 flight.cached_tokens = row.sequence.cached or 0
                 self._add(cached_tokens=flight.cached_tokens)
 
-    def _grow(self, choice: Choice, index: int) -> None:
+    def _grow(self, choice: Choice, index: int, logits: NDArray[np.float32]) -> None:
         """Take the next token of a choice, and end the choice if that was its last."""
         flight, request = choice.flight, choice.flight.request
-        logits = self._context.logits(index)
         if request.ignore_eos:
             logits[self._end_indices] = -np.inf
         try:
@@ -218,17 +247,18 @@ class Loop:
         except EngineError as error:
             self._land(flight, error)
             return
-        flight.first_token = flight.first_token or time.monotonic()
+        if not flight.first_token:
+            flight.first_token = time.monotonic()
         flight.completion_tokens += 1
         choice.generated += 1
         if token in self._end_tokens:
             self._complete(choice, choice.detokenizer.finish(), "eos")
             return
+        choice.sequence.tokens.append(token)
+        choice.unsent_tokens.append(token)
         if request.logprobs is not None:
             logprob = sampling.token_logprob(logits, token, request.logprobs, self._model.vocab)
             choice.unsent_logprobs.append(logprob)
-        choice.sequence.tokens.append(token)
-        choice.unsent_tokens.append(token)
         text = choice.detokenizer.feed(self._model.vocab.piece(token))
         if (detail := self._ending(choice)) is None:
             choice.emit(text)
@@ -253,7 +283,10 @@ class Loop:
             flight.emit(Finished(flight.usage()))
 
     def _land_cancelled(self) -> None:
+        if not self._leaving:
+            return
         with self._lock:
+            self._leaving = False
             cancelled = [flight for flight in self._flights if flight.cancelled]
         for flight in cancelled:
             self._add(cancelled=1, failed=-1)
@@ -286,6 +319,11 @@ class Loop:
             self._land(flight, EngineClosed("the engine was shut down"))
         self._context.close()
         self._model.close()
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds of the wall, and of the CPU over all threads of this process."""
+    return time.monotonic(), time.process_time()
 
 
 def _look_around() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import os
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,25 +21,29 @@ from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
 from .at_exit import close_at_exit
 from .stream import Finished, Stream
-from .wire import Answer, Call, Cancel, Events, Load, Loaded, Submit
+from .wire import Answer, Call, Cancel, Events, Load, Loaded, Submit, Wire
 
 STOP_S = 5.0
 LAST_WORDS_BYTES = 2000
 
 
 class EngineProcess:
-    """The same engine as ``Engine``, in a process of its own. Same errors, and ``EngineCrashed`` when it dies."""
+    """The same engine as ``Engine``, in a process of its own. Same errors, and ``EngineCrashed`` when it dies.
+
+    A thread reads what the child says, until :meth:`attach` leaves that to an event loop.
+    """
 
     def __init__(self, path: Path, options: LoadOptions | None = None) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        self._connection, self._process = _spawn(self._stderr)
+        self._wire, self._process = _spawn(self._stderr)
         self._lock = threading.Lock()
-        self._send_lock = threading.Lock()
         self._ids = itertools.count()
         self._streams: dict[int, Stream] = {}
         self._calls: dict[int, Future[Any]] = {}
         self._failure: IngleError | None = None
         self._info = self._load(Load(str(path), options or LoadOptions()))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self._reader = threading.Thread(target=self._read, name="ingle-engine-reader", daemon=True)
         self._reader.start()
         close_at_exit(self)
@@ -85,8 +90,18 @@ class EngineProcess:
             self._process.wait()
         if self._reader is not threading.current_thread():
             self._reader.join()
-        self._connection.close()
+        self._hang_up()
         self._stderr.close()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have ``loop``, which calls this, read what the child says: an answer that is awaited there then costs one
+        wake-up a step and no thread. The engine must be closed before the loop is."""
+        self._wire.stop_waiting()
+        self._reader.join()
+        with self._lock:
+            if self._failure is None:
+                self._loop, self._loop_thread = loop, threading.get_ident()
+                loop.add_reader(self._wire.fileno(), self._read_ready)
 
     def __del__(self) -> None:
         process = getattr(self, "_process", None)
@@ -96,25 +111,52 @@ class EngineProcess:
 
     def _load(self, message: Load) -> ModelInfo:
         try:
-            self._connection.send(message)
-            answer: Loaded = self._connection.recv()
+            self._wire.send(message)
+            answer: Loaded = self._wire.receive_one()
             outcome = answer.outcome
         except (EOFError, OSError):
             outcome = self._crash()
         if isinstance(outcome, IngleError):
             self._process.wait()
-            self._connection.close()
+            self._wire.close()
             self._stderr.close()
             raise outcome
         return outcome
 
     def _read(self) -> None:
-        while True:
+        """The thread: read until the child ends, or until an event loop does it."""
+        while self._wire.wait():
             try:
-                message = self._connection.recv()
+                self._heed(self._wire.receive())
             except (EOFError, OSError):
                 self._fail(self._crash())
                 return
+
+    def _read_ready(self) -> None:
+        """The event loop: something has come."""
+        try:
+            self._heed(self._wire.receive(block=False))
+        except BlockingIOError:
+            return
+        except (EOFError, OSError):
+            self._hang_up()
+            threading.Thread(target=lambda: self._fail(self._crash()), name="ingle-engine-crash", daemon=True).start()
+
+    def _hang_up(self) -> None:
+        """Close our end of the socket, in the thread of the event loop that reads it."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            self._wire.close()
+        elif self._loop_thread == threading.get_ident():
+            loop.remove_reader(self._wire.fileno())
+            self._wire.close()
+        else:
+            self._loop = loop
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and reads no more
+                loop.call_soon_threadsafe(self._hang_up)
+
+    def _heed(self, messages: Iterable[object]) -> None:
+        for message in messages:
             if isinstance(message, Events):
                 self._deliver(message)
             elif isinstance(message, Answer):
@@ -137,10 +179,20 @@ class EngineProcess:
                 raise self._failure
             self._calls[number] = answer
         self._send(Call(number, method, arguments))
+        if self._loop is not None and self._loop_thread == threading.get_ident():
+            self._read_until(answer)
         outcome = answer.result()
         if isinstance(outcome, IngleError):
             raise outcome
         return outcome
+
+    def _read_until(self, answer: Future[Any]) -> None:
+        """The loop's own thread asked: nobody else would read the answer."""
+        while not answer.done():
+            try:
+                self._heed(self._wire.receive())
+            except (EOFError, OSError):
+                self._fail(self._crash())
 
     def _cancel(self, number: int) -> None:
         if number in self._streams:
@@ -148,11 +200,8 @@ class EngineProcess:
 
     def _send(self, message: Submit | Cancel | Call) -> None:
         """A child that died in between is noticed by the reader, which answers everybody."""
-        with self._send_lock:
-            try:
-                self._connection.send(message)
-            except OSError:
-                return
+        with contextlib.suppress(OSError):
+            self._wire.send(message)
 
     def _fail(self, error: IngleError) -> None:
         """Answer everybody who waits, and from now on everybody who comes."""
@@ -178,7 +227,7 @@ class EngineProcess:
         )
 
 
-def _spawn(stderr: IO[bytes]) -> tuple[Connection, subprocess.Popen[bytes]]:
+def _spawn(stderr: IO[bytes]) -> tuple[Wire, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -190,7 +239,7 @@ def _spawn(stderr: IO[bytes]) -> tuple[Connection, subprocess.Popen[bytes]]:
             start_new_session=True,
             env=child_process.environment(),
         )
-    return Connection(ours.detach()), process
+    return Wire(ours), process
 
 
 def _last_words(stderr: IO[bytes]) -> str:

@@ -92,7 +92,7 @@ class TokenSource:
             EngineError: the logits are not numbers (a broken model); text made of them would be noise.
         """
         token = int(logits.argmax()) if self._sampler is None else self._sampler.sample(context, index)
-        if not math.isfinite(logits[token]):
+        if not math.isfinite(logits.item(token)):
             raise EngineError(f"the model computed {logits[token]} as a logit: its weights are broken or overflow")
         return token
 

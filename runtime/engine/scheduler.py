@@ -96,6 +96,8 @@ class Scheduler:
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.limits.slots - 1, -1, -1))
         self._turns = Turns()
+        self._steady: list[Row] = []
+        self._spare_cells = 0
         self.cache = PrefixCache(
             self.memory,
             max_idle_slots=self.limits.slots - self.limits.parallel,
@@ -111,7 +113,12 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def schedule(self) -> list[Row]:
-        """The rows of the next step: decoding sequences first, then prompts within the budget. May preempt."""
+        """The rows of the next step: decoding sequences first, then prompts within the budget. May preempt.
+
+        While everybody decodes and nobody comes or goes it is one and the same list, which costs nothing to make.
+        """
+        if self._steady and not self.waiting and self._spare_cells >= len(self._steady):
+            return self._steady
         self._admit()
         for group in self._turns.order(sequence.group for sequence in self.running):
             if rows := self._rows(group):
@@ -123,11 +130,16 @@ class Scheduler:
         running = [sequence for sequence in self.running if sequence.group == group]
         decoding = self._make_room([sequence for sequence in running if sequence.decoding])
         rows = [Row(sequence, 1, True) for sequence in decoding]
-        free_cells = self.limits.cells - self.cells_used - len(rows)
-        return rows + self._prompt_rows(group, min(self.limits.rows - len(rows), free_cells))
+        free_cells = self.limits.cells - self.cells_used
+        if len(rows) == len(self.running):
+            self._steady, self._spare_cells = rows, free_cells
+            return rows
+        self._steady = []
+        return rows + self._prompt_rows(group, min(self.limits.rows - len(rows), free_cells - len(rows)))
 
     def advance(self, rows: list[Row]) -> None:
         """The rows were computed."""
+        self._spare_cells -= len(rows)
         for row in rows:
             sequence = row.sequence
             sequence.computed += row.count
@@ -136,7 +148,7 @@ class Scheduler:
 
     def restart(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it goes back to the head of the queue with all its tokens."""
-        self.running.remove(sequence)
+        self._leave(sequence)
         self._free_slots.append(self.cache.drop(sequence.slot))
         sequence.slot, sequence.computed, sequence.committed = -1, 0, 0
         self.waiting.appendleft(sequence)
@@ -147,7 +159,7 @@ class Scheduler:
         if sequence not in self.running:
             self.waiting.remove(sequence)
             return
-        self.running.remove(sequence)
+        self._leave(sequence)
         if self.share:
             self._commit(sequence, sequence.computed)
         self.memory.remove(sequence.slot, sequence.committed)
@@ -165,6 +177,10 @@ class Scheduler:
                 raise RuntimeError(f"slot {sequence.slot} committed {sequence.committed}, the tree has another count")
         if self.cells_used > self.limits.cells:
             raise RuntimeError(f"{self.cells_used} cells are used of {self.limits.cells}")
+
+    def _leave(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._steady = []
 
     def _admit(self) -> None:
         """Start waiting sequences, in order, while slots and cells last; one that waits for a prefix is passed over."""

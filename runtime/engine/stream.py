@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -42,7 +43,7 @@ class Stream:
         self.on_cancel: Callable[[], None] | None = None
         self._events: deque[Event] = deque()
         self._changed = threading.Condition()
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiters: list[_Waiter] = []
         self._accepted: Accepted | None = None
         self._error: IngleError | None = None
         self._ended = False
@@ -54,11 +55,8 @@ class Stream:
             self._events.extend(events)
             waiters, self._waiters = self._waiters, []
             self._changed.notify_all()
-        for loop, future in waiters:
-            try:
-                loop.call_soon_threadsafe(_wake, future)
-            except RuntimeError:  # that event loop is closed: nobody waits there any more
-                continue
+        for waiter in waiters:
+            waiter.wake()
 
     @property
     def prompt_tokens(self) -> int:
@@ -166,18 +164,34 @@ class Stream:
                 self._changed.wait()
 
     async def _wait_async(self) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        waiter = _Waiter(asyncio.get_running_loop(), threading.get_ident())
         with self._changed:
             if self._events or self._ended:
                 return
-            self._waiters.append((loop, future))
-        await future
+            self._waiters.append(waiter)
+        await waiter.woken
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+class _Waiter:
+    """A coroutine that waits on an event loop, which runs in ``thread``."""
+
+    __slots__ = ("_loop", "_thread", "woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+        self._loop = loop
+        self._thread = thread
+        self.woken: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if self._thread == threading.get_ident():
+            self._settle()
+        else:
+            with contextlib.suppress(RuntimeError):  # that event loop is closed: nobody waits there any more
+                self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
 
 
 __all__ = ["Accepted", "Cancelled", "Event", "Finished", "Stream"]

@@ -6,12 +6,14 @@ It ends when its parent does: the socket then has no other end, and whatever the
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
+import socket
 import sys
 import threading
+from collections import deque
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ...convert.errors import EngineError, IngleError
 from .choice import Flight
 from .engine import Engine
 from .stream import Event, Finished
-from .wire import CALLABLE, Answer, Call, Cancel, Events, Load, Loaded, Submit
+from .wire import CALLABLE, Answer, Call, Cancel, Load, Loaded, Submit, Wire
 
 
 class Worker:
@@ -29,27 +31,34 @@ class Worker:
     by that thread itself, for another one would push a thread of the kernels from its core.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._flights: dict[int, Flight] = {}
         self._lock = threading.RLock()
-        self._send_lock = threading.Lock()
-        self._pile: list[tuple[int, Event]] = []
+        self._flushing = threading.Lock()
+        self._pile: deque[tuple[int, Event]] = deque()
 
     def serve(self, engine: Engine) -> None:
         """Do what the parent asks until it closes the socket or dies."""
         self._engine = engine
         while True:
             try:
-                message = self._connection.recv()
+                self._wire.wait()
+                messages = self._wire.receive()
             except (EOFError, OSError):
                 return
-            if isinstance(message, Submit):
-                self._submit(message)
-            elif isinstance(message, Cancel):
-                self._cancel(message)
-            elif isinstance(message, Call):
-                self._send(Answer(message.id, self._call(message)))
+            for message in messages:
+                self._do(message)
+
+    def _do(self, message: object) -> None:
+        if isinstance(message, Submit):
+            self._submit(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message)
+        elif isinstance(message, Call):
+            answer = Answer(message.id, self._call(message))
+            with contextlib.suppress(OSError):  # the parent is gone: the end of `serve` is near
+                self._wire.send(answer)
 
     def _submit(self, message: Submit) -> None:
         with self._lock:
@@ -65,8 +74,7 @@ class Worker:
             self._engine.cancel(flight)
 
     def _emit(self, stream: int, event: Event) -> None:
-        with self._lock:
-            self._pile.append((stream, event))
+        self._pile.append((stream, event))
         if isinstance(event, Finished | IngleError):
             with self._lock:
                 self._flights.pop(stream, None)
@@ -81,34 +89,31 @@ class Worker:
 
     def flush(self) -> None:
         """Send what was emitted; called by the engine after each of its rounds."""
-        with self._send_lock:
-            with self._lock:
-                pile, self._pile = self._pile, []
-            if pile:
-                self._write(Events(tuple(pile)))
-
-    def _send(self, message: Answer) -> None:
-        with self._send_lock:
-            self._write(message)
-
-    def _write(self, message: Events | Answer) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone: the end of `serve` is near
-            self._connection.send(message)
+        if not self._pile:
+            return
+        with self._flushing:
+            pile = [self._pile.popleft() for _ in range(len(self._pile))]
+            try:
+                self._wire.send_events(pile)
+            except OSError:
+                return  # the parent is gone: the end of `serve` is near
 
 
 def serve() -> None:
     """The child: its argument is the file descriptor of the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(sys.argv[1]))
-    load = connection.recv()
+    wire = Wire(socket.socket(fileno=int(sys.argv[1])))
+    load = wire.receive_one()
     if not isinstance(load, Load):
         raise SystemExit(2)
-    worker = Worker(connection)
+    worker = Worker(wire)
     try:
         engine = Engine(Path(load.path), load.options, after_round=worker.flush)
     except IngleError as error:
-        connection.send(Loaded(error))
+        wire.send(Loaded(error))
         return
-    connection.send(Loaded(engine.info))
+    gc.collect()
+    gc.freeze()  # what was made by now stays: no collection has to look at it
+    wire.send(Loaded(engine.info))
     worker.serve(engine)
     os._exit(0)

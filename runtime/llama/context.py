@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .model import NativeModel
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 
+_ADDRESS_OF = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 
 
@@ -64,6 +65,9 @@ class Context:
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = _Batch(options.rows)
         self._logits_row = ctypes.c_float * model.vocab.size
+        self._logits_address = ctypes.cast(self._lib.llama_get_logits, _ADDRESS_OF)
+        self._seen: tuple[int | None, int] = (None, 0)
+        self._views: list[NDArray[np.float32]] = []
 
     def _create(self, model: NativeModel, options: ContextOptions) -> Any:
         params = self._lib.llama_context_default_params()
@@ -104,14 +108,37 @@ class Context:
             Aborted: :meth:`abort` was called. EngineError: llama.cpp failed; the rows' cells are empty again.
         """
         outputs = self._batch.fill(rows)
+        self._compute()
+        return outputs
+
+    def decode_next(self, rows: Iterable[tuple[int, int]]) -> None:
+        """Compute other rows of the last :meth:`decode`'s slots: a token and its position each, all with output.
+
+        There, too, each row had one token and output. Batch indices count the rows; errors are those of :meth:`decode`.
+        """
+        self._batch.refill(rows)
+        self._compute()
+
+    def _compute(self) -> None:
         status = self._lib.llama_decode(self._handle, self._batch.native)
         if status == 0:
-            return outputs
-        for row in rows:
-            self.remove(row.slot, row.start)
+            return
+        for slot, start in self._batch.starts():
+            self.remove(slot, start)
         if status == 2:
             raise Aborted
         raise EngineError(f"llama.cpp could not compute a step of {self._batch.native.n_tokens} tokens (code {status})")
+
+    def all_logits(self, count: int) -> list[NDArray[np.float32]]:
+        """:meth:`logits` of each row of the last decode, all ``count`` of which had output."""
+        address = self._logits_address(self._handle)
+        if (address, count) != self._seen:
+            if not address:
+                raise EngineError("llama.cpp has no logits")
+            rows: Any = (self._logits_row * count).from_address(address)
+            self._views = list(np.frombuffer(rows, np.float32).reshape(count, -1))
+            self._seen = (address, count)
+        return self._views
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits at a batch index of the last decode: a view of shape (vocabulary,), valid until the next."""
@@ -181,6 +208,9 @@ class _Batch:
         self._counts = np.ones(capacity, np.int32)
         self._slots = np.arange(MAX_SEQUENCES, dtype=np.int32)
         self._slot_pointers = np.zeros(capacity, np.uintp)
+        self._begins: dict[int, int] = {}
+        # A store through a memoryview costs a tenth of one through numpy.
+        self._tokens, self._positions = self._token.data, self._position.data
         self.native = lib.llama_batch()
         self.native.token = _pointer(self._token, ctypes.c_int32)
         self.native.pos = _pointer(self._position, ctypes.c_int32)
@@ -191,7 +221,9 @@ class _Batch:
     def fill(self, rows: Sequence[Rows]) -> dict[int, int]:
         outputs: dict[int, int] = {}
         begin = 0
+        self._begins = {}
         for row in rows:
+            self._begins[row.slot] = begin
             end = begin + len(row.tokens)
             self._token[begin:end] = row.tokens
             self._position[begin:end] = np.arange(row.start, row.start + len(row.tokens))
@@ -203,6 +235,16 @@ class _Batch:
             begin = end
         self.native.n_tokens = begin
         return outputs
+
+    def refill(self, rows: Iterable[tuple[int, int]]) -> None:
+        """The same slots, with another token and position each."""
+        for index, (token, position) in enumerate(rows):
+            self._tokens[index] = token
+            self._positions[index] = position
+
+    def starts(self) -> Iterator[tuple[int, int]]:
+        """Slot and first position of each row."""
+        return ((slot, self._positions[begin]) for slot, begin in self._begins.items())
 
 
 def _pointer(array: NDArray[Any], element: type[Any]) -> Any:

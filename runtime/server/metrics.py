@@ -27,6 +27,7 @@ COUNTERS: Mapping[str, str] = {
     "preempted": "Times a running request made room for another.",
     "aborted_steps": "Steps stopped in their middle.",
     "busy_s": "Seconds spent in steps.",
+    "kernel_cpu_s": "CPU seconds of all threads in steps.",
 }
 GAUGES: Mapping[str, str] = {
     "running": "Requests being computed.",

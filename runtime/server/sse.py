@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...convert.errors import IngleError
+from .connection import pieces_of
 from .errors import internal, payload
 
 log = logging.getLogger("ingle.server")
@@ -87,17 +88,21 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await attended(receive, self._send_all(send))
+            await attended(receive, self._send_all(send, pieces_of(scope)))
         except ClientLeft:
             return
         finally:
             self._close()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, pieces: Callable[[bytes], bool]) -> None:
         pulse = asyncio.create_task(self._keep_alive(send))
         try:
             async for item in self._events:
-                await self._send(send, event(item))
+                data = event(item)
+                if self._num_sent and not self._turn.locked() and pieces(data):
+                    self._num_sent += 1
+                else:
+                    await self._send(send, data)
             await self._send(send, DONE)
         except IngleError as error:
             await self._fail(send, error)
