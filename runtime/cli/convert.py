@@ -74,11 +74,16 @@ def convert_command(
 
     The file is compared with the checkpoint before it gets its name: token ids of thousands of texts, the chat
     template, and the logits of eight prompts, of models up to 400 million parameters that ingle can compute by itself
+<<<<<<< HEAD
     (Llama, Mistral, Qwen 2 and 3, Gemma; with --prove, of any size). With --check nothing is written, and of a hub id
     no weights are fetched; exit code 2 says that it could not be converted.
 
     CHECKPOINT may be a LoRA adapter of PEFT as well. Its GGUF is compared with PEFT's merge, and loaded by llama.cpp
     beside its base, of which configs and headers are enough. `ingle run BASE --lora FILE` uses it.
+=======
+    (Llama, Mistral, Qwen 2 and 3, SmolLM3, OLMo 2, Gemma 1 to 3; with --prove, of any size). With --check nothing is
+    written, and of a hub id no weights are fetched; exit code 2 says that it could not be converted.
+>>>>>>> e0aba20 (The reference computes SmolLM3, OLMo 2 and Gemma 2 and 3 as well, and guesses no defaults)
     """
     from ..store.arrival import checkpoint_at
 
