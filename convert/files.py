@@ -15,6 +15,7 @@ from pathlib import Path
 from .errors import DiskFull, StorageError
 
 PARTIAL_SUFFIX = ".partial"
+PROJECTOR_SUFFIX = "-mmproj"
 
 
 @contextlib.contextmanager
@@ -48,6 +49,11 @@ def appearing(target: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
         os.close(handle)
+
+
+def projector_beside(model: Path) -> Path:
+    """Where the vision part of the language model in a GGUF file lies: ``model.gguf`` -> ``model-mmproj.gguf``."""
+    return model.with_name(f"{model.name.removesuffix('.gguf')}{PROJECTOR_SUFFIX}.gguf")
 
 
 def sweep(target: Path) -> None:
