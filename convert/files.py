@@ -15,6 +15,7 @@ from pathlib import Path
 from .errors import DiskFull, StorageError
 
 PARTIAL_SUFFIX = ".partial"
+PROJECTOR_SUFFIX = "-mmproj"
 
 
 @contextlib.contextmanager
@@ -56,6 +57,11 @@ def _create(partial: Path, target: Path) -> int:
         return os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageError(f"cannot write to {target.parent}: {error.strerror}") from error
+
+
+def projector_beside(model: Path) -> Path:
+    """Where the vision part of the language model in a GGUF file lies: ``model.gguf`` -> ``model-mmproj.gguf``."""
+    return model.with_name(f"{model.name.removesuffix('.gguf')}{PROJECTOR_SUFFIX}.gguf")
 
 
 def sweep(target: Path) -> None:

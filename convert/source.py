@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
+from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer, vision
 from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
@@ -17,6 +17,7 @@ from .config import Config
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
+from .projection import Projection
 from .tensor import Arrive, Tensor
 from .vocabulary import Vocabulary
 
@@ -101,6 +102,14 @@ class Source:
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
         }
+
+    @cached_property
+    def projection(self) -> Projection | None:
+        """The vision part, if there is one that can be converted."""
+        family = vision.find(self.raw)
+        if family is None:
+            return None
+        return Projection(self.folder, self.raw, lambda: self.tensors, family, self._dtype, self.overflow)
 
     def head_weights(self) -> dict[str, Value]:
         """The weights of a head, as metadata. Reads its tensors."""

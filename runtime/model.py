@@ -11,12 +11,12 @@ from typing import Any
 
 from ..convert.errors import BadRequest
 from ..convert.progress import Progress, silent
-from .chat import Conversation
+from .chat import Conversation, pictures
 from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
 from .options import AdapterFile, Isolation, LoadOptions
-from .request import EngineStats, ModelInfo, Request, Sampling
+from .request import EngineStats, Image, ModelInfo, Request, Sampling
 
 
 class Model:
@@ -58,12 +58,13 @@ class Model:
         from .store.store import Store
 
         place = str(name.absolute()) if isinstance(name, Path) else name
-        path = obtain(place, Store(), progress=progress).path
+        entry = obtain(place, Store(), progress=progress)
         files = (file if isinstance(file, AdapterFile) else AdapterFile(str(file)) for file in adapters)
         options = options or LoadOptions()
-        options = replace(options, adapters=(*options.adapters, *files))
+        beside = str(entry.projector.path) if entry.projector else None
+        options = replace(options, adapters=(*options.adapters, *files), mmproj=options.mmproj or beside)
         home = EngineProcess if isolation == "process" else Engine
-        return cls(home(path, options))
+        return cls(home(entry.path, options))
 
     def adapted(self, *names: str) -> Model:
         """The same loaded model, answering with these of its adapters only, or with none of them.
@@ -120,14 +121,19 @@ class Model:
     ) -> Stream:
         """Answer a conversation, rendered by the model's own chat template.
 
+        The content of a message is a text, or a list of parts: ``{"type": "text", "text": ...}`` and, for models that
+        see, ``{"type": "image", "image": path_or_bytes}`` or OpenAI's ``image_url`` with a data URL.
+
         Raises:
             TemplateError: the model has no chat template, or it refuses the messages.
-            BadRequest: a message is not of the right shape.
+            BadRequest: a message is not of the right shape, or has a picture and the model reads text only.
         """
         for name in template_arguments.keys() & {field.name for field in fields(Sampling)}:
             raise BadRequest(f"{name} is not for the template", hint=f"write sampling=Sampling({name}=...)", param=name)
+        bare, images = pictures.take(messages)
+        image_text = self._image_text(images[0], bool(template_arguments.get("tools"))) if images else ""
         request = Request(
-            self.render(messages, **template_arguments),
+            self._conversation.render(bare, **template_arguments),
             sampling or Sampling(),
             max_tokens,
             tuple(stop),
@@ -135,13 +141,25 @@ class Model:
             n,
             ignore_eos,
             add_special=False,
+            images=images,
+            image_text=image_text,
             adapters=self._adapters,
         )
         return self._engine.submit(request)
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
         """The prompt that :meth:`chat` makes of ``messages``."""
-        return self._conversation.render(messages, **template_arguments)
+        return self._conversation.render(pictures.take(messages)[0], **template_arguments)
+
+    def _image_text(self, image: Image, with_tools: bool) -> str:
+        """What stands for a picture in a prompt; refuses ``image`` where the model reads text only."""
+        if not self.info.projector:
+            raise BadRequest(
+                f"{image.where}: this model reads no pictures",
+                hint="a vision model needs its projector: --mmproj FILE",
+                param=image.where,
+            )
+        return self._conversation.image_text(with_tools=with_tools)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""

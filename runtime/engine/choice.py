@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Usage
 from .detokenizer import Detokenizer
+from .prompt import Prompt
 from .sampling import TokenSource
 from .scheduler import Sequence
 from .stream import Event
@@ -56,7 +57,7 @@ class Flight:
     """A request between its arrival and its last token; ``open`` are the choices that still grow."""
 
     request: Request
-    prompt: list[int]
+    prompt: Prompt
     emit: Emit
     open: list[Choice] = field(default_factory=list)
     cancelled: bool = False
@@ -71,7 +72,7 @@ class Flight:
         started = self.started or now
         first = self.first_token or now
         return Usage(
-            prompt_tokens=len(self.prompt),
+            prompt_tokens=len(self.prompt.tokens),
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
             queue_s=started - self.arrived,

@@ -10,13 +10,17 @@ from typing import Protocol
 
 from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError, UnsupportedModel
 from ..llama.model import NativeModel
+from ..llama.projector import NativeProjector
+from ..machine import thread_count
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
+from . import prompt as prompts
 from . import sampling
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
 from .info import model_info
 from .loop import Loop
+from .prompt import Prompt
 from .stream import Stream
 
 COUNTED_EXACTLY = 1 << 20
@@ -50,13 +54,17 @@ class Engine:
         self, path: Path, options: LoadOptions | None = None, *, after_round: Callable[[], None] = lambda: None
     ) -> None:
         options = options or LoadOptions()
+        self._projector: NativeProjector | None = None
         self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap, adapters=options.adapters)
         try:
             if not self._model.generates:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
+            self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options)
-            self._loop = Loop(self._model, self._info, options, after_round)
+            self._loop = Loop(self._model, self._projector, self._info, options, after_round)
         except BaseException:
+            if self._projector is not None:
+                self._projector.close()
             self._model.close()
             raise
         self._thread = threading.Thread(target=self._loop.run, name="ingle-engine", daemon=True)
@@ -82,7 +90,7 @@ class Engine:
     def launch(self, request: Request, emit: Emit) -> Flight | None:
         """Check, tokenize and queue a request whose events go to ``emit``; None if it was refused there."""
         try:
-            flight = Flight(request, self._prompt_tokens(request), emit)
+            flight = Flight(request, self._prompt(request), emit)
             self._loop.enter(flight)
         except IngleError as error:
             emit(error)
@@ -114,8 +122,8 @@ class Engine:
         if hasattr(self, "_thread"):
             self._loop.stop()
 
-    def _prompt_tokens(self, request: Request) -> list[int]:
-        """The prompt as token ids that fit the window.
+    def _prompt(self, request: Request) -> Prompt:
+        """The prompt as tokens that fit the window.
 
         Raises:
             BadRequest: a field is out of range. ContextLengthExceeded: no room for an answer.
@@ -124,16 +132,12 @@ class Engine:
         self._refuse_unknown_adapters(request)
         if isinstance(request.prompt, str):
             self._refuse_endless(request.prompt)
-            tokens = self.tokenize(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
-        else:
-            tokens = list(request.prompt)
-            for token in tokens:
-                self._model.vocab.piece(token)
-        if not tokens:
+        prompt = prompts.read(request, self._model.vocab, self._projector)
+        if not prompt.tokens:
             raise BadRequest("the prompt is empty, and this model has no token that begins a text", param="prompt")
-        if len(tokens) >= self._info.context_length:
-            raise ContextLengthExceeded.of(len(tokens), self._info.context_length)
-        return tokens
+        if len(prompt.tokens) >= self._info.context_length:
+            raise ContextLengthExceeded.of(len(prompt.tokens), self._info.context_length)
+        return prompt
 
     def _refuse_unknown_adapters(self, request: Request) -> None:
         loaded = [adapter.name for adapter in self._info.adapters]
@@ -150,3 +154,9 @@ class Engine:
         fewest = self._model.vocab.fewest_tokens(text) if len(text) > COUNTED_EXACTLY else 0
         if fewest >= self._info.context_length:
             raise ContextLengthExceeded.of(fewest, self._info.context_length, at_least=True)
+
+
+def _projector(options: LoadOptions, model: NativeModel) -> NativeProjector | None:
+    if options.mmproj is None:
+        return None
+    return NativeProjector(Path(options.mmproj), model, options.threads_prefill or options.threads or thread_count())

@@ -58,7 +58,8 @@ class StoreCatalog:
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
 
-        options = self._options if installed.adapters is not None else replace(self._options, adapters=())
+        adapters = self._options.adapters if installed.adapters is not None else ()
+        options = replace(self._options, adapters=adapters, mmproj=installed.mmproj)
         return Model.load(installed.target, options=options, isolation="process")
 
     def _not_found(self, name: str) -> ModelNotFound:
@@ -68,13 +69,14 @@ class StoreCatalog:
         return ModelNotFound(f"there is no model {name[:100]!r} here", hint=f"available: {there}", param="model")
 
 
-def prepare(texts: Iterable[str], store: Store, progress: Progress = silent) -> list[Given]:
-    """The models named on the command line, fetched and built where they are not here yet.
+def prepare(texts: Iterable[str], store: Store, progress: Progress = silent, mmproj: str | None = None) -> list[Given]:
+    """The models named on the command line, fetched and built where they are not here yet; ``mmproj`` is the projector
+    of all of them.
 
     Raises:
         BadRequest: two of them would be called the same.
     """
-    given = [_prepared(text, store, progress) for text in dict.fromkeys(texts)]
+    given = [_prepared(text, store, progress, mmproj) for text in dict.fromkeys(texts)]
     by_name: dict[str, Given] = {}
     for one in given:
         other = by_name.setdefault(one.installed.name, one)
@@ -96,9 +98,10 @@ def _adapted(one: Given, name: str) -> Given:
     return Given(f"{one.text}:{name}", replace(base, name=f"{base.name}:{name}", adapters=(name,), model=base.name))
 
 
-def _prepared(text: str, store: Store, progress: Progress) -> Given:
+def _prepared(text: str, store: Store, progress: Progress, mmproj: str | None) -> Given:
     log.info("preparing %s", text)
-    return Given(text, _called(text, obtain(text, store, progress=progress)))
+    installed = _called(text, obtain(text, store, progress=progress))
+    return Given(text, replace(installed, mmproj=mmproj or installed.mmproj))
 
 
 def _called(text: str, entry: Entry) -> Installed:
@@ -109,7 +112,8 @@ def _called(text: str, entry: Entry) -> Installed:
 
 
 def _installed(entry: Entry, name: str) -> Installed:
-    return Installed(name, str(entry.path), entry.size_bytes, _created(entry))
+    mmproj = str(entry.projector.path) if entry.projector else None
+    return Installed(name, str(entry.path), entry.size_bytes, _created(entry), mmproj=mmproj)
 
 
 def _created(entry: Entry) -> int:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
+from .errors import path
 from .openai_fields import MOST_LOGPROBS, Fields, Part
 from .openai_shapes import Head, chat_logprobs, ending, with_usage
 from .pool import Servable
@@ -27,16 +28,47 @@ RESERVED = frozenset(inspect.signature(Servable.chat).parameters) | {
 }
 
 
-class TextPart(Part):
+class ImageUrl(Part):
+    """``detail`` other than auto is reported as ignored: a model looks at pictures in its own way."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _only_data(cls, url: str) -> str:
+        if not url.startswith("data:"):
+            raise ValueError("pictures are not fetched: send their bytes, as data:image/png;base64,...")
+        return url
+
+    def unknown(self, location: tuple[int | str, ...] = ()) -> Iterator[str]:
+        yield from super().unknown(location)
+        if self.detail in ("low", "high"):
+            yield path((*location, "detail"))
+
+
+class ContentPart(Part):
     type: str
-    text: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _only_text(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("type", "text") != "text":
-            raise ValueError(f"content of type {str(value['type'])[:40]!r} is not supported yet")
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (kind := value.get("type", "text")) not in ("text", "image_url"):
+            raise ValueError(f"content of type {str(kind)[:40]!r} is not supported yet")
         return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> ContentPart:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"{self.type} is missing")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        if self.image_url is None:
+            return {"type": "text", "text": self.text}
+        return {"type": "image_url", "image_url": {"url": self.image_url.url}}
 
 
 def _as_parts(content: Any) -> Any:
@@ -44,10 +76,10 @@ def _as_parts(content: Any) -> Any:
 
 
 class Message(Part):
-    """``content`` given as parts is joined by newlines, as most templates know text only."""
+    """``content`` given as text parts is joined by newlines, as most templates know text only."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_as_parts)]
+    content: Annotated[list[ContentPart], BeforeValidator(_as_parts)]
     name: str | None = None
     reasoning_content: str | None = None
     refusal: None = None
@@ -68,10 +100,12 @@ class Message(Part):
             raise ValueError("not supported yet")
         return value
 
-    def plain(self) -> dict[str, str]:
+    def plain(self) -> dict[str, Any]:
         """The message as a chat template knows it."""
         role = "system" if self.role == "developer" else self.role
-        message = {"role": role, "content": "\n".join(part.text for part in self.content)}
+        seen = any(part.image_url for part in self.content)
+        parts = [part.plain() for part in self.content]
+        message = {"role": role, "content": parts if seen else "\n".join(part["text"] for part in parts)}
         extras = {"name": self.name, "reasoning_content": self.reasoning_content}
         return message | {key: value for key, value in extras.items() if value is not None}
 
