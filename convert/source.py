@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
+from . import attach, embedded, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
 from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
@@ -100,6 +100,7 @@ class Source:
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
+            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
         }
 
     def head_weights(self) -> dict[str, Value]:
