@@ -9,7 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import attach, embedded, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
+from . import (
+    attach,
+    embedded,
+    families,
+    fp8,
+    generation,
+    gguf,
+    heads,
+    metadata,
+    plan,
+    prequantized,
+    sentence,
+    tokenizer,
+)
 from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
@@ -101,6 +114,7 @@ class Source:
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
             **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
+            **(generation.metadata(self.raw, self.generation) if arch == "t5" else {}),
         }
 
     def head_weights(self) -> dict[str, Value]:
