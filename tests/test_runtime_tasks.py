@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tasked
-from ingle.convert import convert
-from ingle.runtime.tasks import classification, embedding, masks, reranking, tagging, zero_shot
+from ingle.convert import convert, gguf
+from ingle.convert.errors import BadRequest, ContextLengthExceeded, EngineClosed, UnsupportedModel
+from ingle.runtime.tasks import classification, embedding, masks, packing, reranking, tagging, zero_shot
 from ingle.runtime.tasks.answering import Search, answer
 from ingle.runtime.tasks.encoder import Encoder
+from ingle.runtime.tasks.model import TaskModel
 
 SCORE = 1e-3
 
@@ -143,3 +145,64 @@ def test_embeddings_are_those_of_transformers(name: str, tmp_path: Path, record_
 def cosine(ours: np.ndarray, theirs: Any) -> float:
     other = np.array(theirs)
     return float(ours @ other / np.linalg.norm(ours) / np.linalg.norm(other))
+
+
+def test_texts_of_like_length_are_packed_into_steps() -> None:
+    found = packing.steps([3, 700, 5, 500, 9, 12, 1], most_texts=3)
+    assert found == [[1], [3, 5], [4, 2, 0], [6]]
+    assert packing.steps([2] * 600, most_texts=256) == [list(range(256)), list(range(256, 512)), list(range(512, 600))]
+    assert packing.steps([], most_texts=3) == []
+
+
+def test_a_task_by_name_takes_and_gives_plain_values(tmp_path: Path) -> None:
+    recipe = tasked.recipe("bert_answers")
+    tasked.write(tmp_path / "checkpoint", recipe)
+    with TaskModel(convert(tmp_path / "checkpoint", tmp_path / "m.gguf", "f32").path, threads=1) as model:
+        assert model.tasks == ("question-answering", "feature-extraction")
+        given = {"question": "Who?", "context": "William Shakespeare wrote it in London."}
+        one = model.task("question-answering", given, top_k=2)
+        assert [answer["answer"] for answer in one["answers"]][:1] == [" Shakespeare"]
+        assert len(model.task("question-answering", [given, given])) == 2
+        assert len(model.task("feature-extraction", "abc")["features"]) == 5
+        for wrong in ({"question": "Who?"}, {**given, "x": "y"}, {"question": 3, "context": "x"}, 3):
+            with pytest.raises(BadRequest, match=r"input 0 of question-answering|of input 0 must be"):
+                model.task("question-answering", [wrong])
+        with pytest.raises(ContextLengthExceeded, match="question has 60 tokens"):
+            model.task("question-answering", {**given, "question": "W" * 60}, max_seq_len=64)
+        with pytest.raises(BadRequest, match="question or the text is empty"):
+            model.task("question-answering", {**given, "context": ""})
+    with pytest.raises(EngineClosed):
+        model.task("feature-extraction", "abc")
+
+
+def test_a_pair_is_cut_where_it_may_be(tmp_path: Path) -> None:
+    with loaded(tmp_path, tasked.recipe("bert_labels")) as encoder:
+        with pytest.raises(ContextLengthExceeded, match="703 tokens, and this model reads 528"):
+            classification.classify(encoder, [("a" * 600, "b" * 100)])
+        cut = classification.classify(encoder, [("a" * 600, "b" * 100)], truncate=True)[0]
+        same = classification.classify(encoder, [("a" * 425, "b" * 100)])[0]
+        assert (cut.cut, same.cut) == (175, 0)
+        assert cut.logits == pytest.approx(same.logits, abs=1e-4)
+        sure = zero_shot.zero_shot(encoder, ["a" * 600], ["x", "yy"], truncate=True)[0]
+        assert sure.cut == 600 + 3 + len("This example is yy.") - 528
+        with pytest.raises(ContextLengthExceeded, match="do not fit into 10 tokens, even cut"):
+            zero_shot.zero_shot(encoder, ["a"], ["x"], truncate=True, max_length=10)
+
+
+def test_a_file_without_its_tokenizer_still_embeds(tmp_path: Path) -> None:
+    recipe = tasked.recipe("roberta_states")
+    tasked.write(tmp_path / "checkpoint", recipe)
+    file = gguf.read(convert(tmp_path / "checkpoint", tmp_path / "m.gguf", "f32").path)
+    kept = {key: value for key, value in file.metadata.items() if key != "tokenizer.huggingface.json"}
+    plans = [
+        gguf.TensorPlan(name, info.shape, info.type, lambda name=name: [file.tensor(name)])
+        for name, info in file.tensors.items()
+    ]
+    gguf.write(tmp_path / "bare.gguf", kept, plans)
+    case = recipe["golden"][0]
+    with Encoder(tmp_path / "bare.gguf", threads=1) as encoder:
+        found = embedding.embed(encoder, [case["input"], "x" * 600], pooling="mean", truncate=True)
+        assert cosine(found.vectors[0], case["mean"]) > 0.9999
+        assert (found.tokens[1], found.cut[1]) == (526, 76)
+        with pytest.raises(UnsupportedModel, match="does not have its checkpoint's tokenizer"):
+            encoder.encode(("a", "b"))

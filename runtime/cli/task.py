@@ -154,6 +154,12 @@ def _show(given: Any, result: Mapping[str, Any]) -> None:
     if vectors is not None:
         click.echo(json.dumps(vectors))
         return
+    written = next((value for key, value in result.items() if key.endswith("_text")), None)
+    if written is not None:
+        click.echo(written)
+        if result["finish_reason"] == "length":
+            note(f"cut at {result['tokens']} tokens; --max-new-tokens allows more")
+        return
     click.echo(given if isinstance(given, str) else next(iter(given.values())))
     for rows in _tables(given, result):
         columns = [key for key in rows[0] if key not in UNSHOWN] if rows else []

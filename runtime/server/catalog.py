@@ -57,8 +57,11 @@ class StoreCatalog:
 
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
+        from ..tasks.model import TaskModel, is_for_tasks
 
         options = self._options if installed.adapters is not None else replace(self._options, adapters=())
+        if is_for_tasks(Path(installed.target)):
+            return TaskModel(Path(installed.target), threads=self._options.threads)
         return Model.load(installed.target, options=options, isolation="process")
 
     def _not_found(self, name: str) -> ModelNotFound:

@@ -6,102 +6,19 @@ Inputs and results are plain values, as JSON has them: this is what the command,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ...convert.errors import BadRequest
 from ...convert.progress import Progress
 from . import classification, embedding, masks, reranking, tagging, zero_shot
 from .answering import LONGEST_ANSWER, Search, answer
+from .task import Parameter, Settings, Task
 from .text import Text
+from .writing import WRITING
 
 if TYPE_CHECKING:
     from .encoder import Encoder
-
-Settings = dict[str, Any]
-Run = Callable[["Encoder", Sequence[Any], Settings, Progress], list[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """Something a task can be told. kind: the type of its value, or of each where there are ``several``."""
-
-    kind: type
-    default: Any = None
-    several: bool = False
-    required: bool = False
-    help: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """fields: the keys of an input, the optional ones with ``?``, a list of texts with ``*``; the first stands for the
-    whole where it is alone. run: gives one result per input."""
-
-    name: str
-    help: str
-    fields: tuple[str, ...]
-    run: Run
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-
-    def settings(self, given: Mapping[str, Any]) -> Settings:
-        """All parameters with their values.
-
-        Raises:
-            BadRequest: one is unknown, missing, or of the wrong type.
-        """
-        unknown = [name for name in given if name not in self.parameters]
-        if unknown:
-            raise BadRequest(
-                f"{self.name} has no parameter {unknown[0]!r}",
-                hint=f"it has {', '.join(self.parameters) or 'none'}",
-                param=unknown[0],
-            )
-        return {name: _value(self.name, name, kind, given.get(name)) for name, kind in self.parameters.items()}
-
-    def inputs(self, given: Sequence[Any]) -> list[dict[str, Any]]:
-        """Each input with its keys; a bare text is the first of them, if the others may be missing.
-
-        Raises:
-            BadRequest: an input does not have the keys or types that it must.
-        """
-        return [self._input(index, one) for index, one in enumerate(given)]
-
-    def _input(self, index: int, given: Any) -> dict[str, Any]:
-        names = {name.rstrip("?*"): name for name in self.fields}
-        required = [name for name, marked in names.items() if not marked.endswith("?")]
-        value = {next(iter(names)): given} if isinstance(given, str) else given
-        if not isinstance(value, Mapping) or any(name not in value for name in required):
-            raise BadRequest(f"input {index} of {self.name} must have {' and '.join(required)}", param="input")
-        for name, one in value.items():
-            if name not in names:
-                raise BadRequest(f"input {index} of {self.name} has {name!r}; it can have {', '.join(names)}",
-                                 param="input")  # fmt: skip
-            if not _fits(one, str, names[name].endswith("*")):
-                wanted = "a list of texts" if names[name].endswith("*") else "a text"
-                raise BadRequest(f"{name} of input {index} must be {wanted}", param="input")
-        return dict(value)
-
-
-def _value(task: str, name: str, parameter: Parameter, given: Any) -> Any:
-    if given is None:
-        if parameter.required:
-            raise BadRequest(f"{task} needs {name}: {parameter.help}", param=name)
-        return parameter.default
-    if not _fits(given, parameter.kind, parameter.several):
-        kind = f"{'a list of ' if parameter.several else ''}{parameter.kind.__name__}"
-        raise BadRequest(f"{name} of {task} must be {kind}, not {str(given)[:60]!r}", param=name)
-    return tuple(given) if parameter.several else given
-
-
-def _fits(value: Any, kind: type, several: bool) -> bool:
-    if several:
-        return isinstance(value, list | tuple) and all(_fits(one, kind, False) for one in value)
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
 
 LENGTHS: Mapping[str, Parameter] = {
     "truncate": Parameter(bool, False, help="cut a text that is too long, and say how much, instead of refusing it"),
@@ -202,91 +119,89 @@ def _cut(tokens: int) -> dict[str, int]:
     return {"truncated": tokens} if tokens else {}
 
 
-TASKS: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            "embeddings",
-            "a text as one vector",
-            ("text",),
-            _embeddings,
-            {
-                **EMBEDDED,
-                "normalize": Parameter(bool, help="to length 1, whatever the model does"),
-                "dimensions": Parameter(int, help="keep the first of them"),
-            },
-        ),
-        Task("feature-extraction", "a vector for each token", ("text",), _features, LENGTHS),
-        Task(
-            "sentence-similarity",
-            "how like a text others are (cosine)",
-            ("source_sentence", "sentences*"),
-            _similarity,
-            EMBEDDED,
-        ),
-        Task(
-            "rerank",
-            "documents by how well they answer a query",
-            ("query", "documents*"),
-            _rerank,
-            {"top_k": TOP_K, **LENGTHS},
-        ),
-        Task(
-            "text-classification",
-            "the labels of a text, or of a pair",
-            ("text", "text_pair?"),
-            _classify,
-            {"top_k": TOP_K, **LENGTHS},
-        ),
-        Task(
-            "token-classification",
-            "names, places, ... in a text",
-            ("text",),
-            _tag,
-            {
-                "aggregation_strategy": Parameter(str, "none", help=f"one of {', '.join(tagging.AGGREGATIONS)}"),
-                "ignore_labels": Parameter(str, ("O",), several=True, help="labels that are no entities"),
-                **LENGTHS,
-            },
-        ),
-        Task(
-            "question-answering",
-            "the part of a text that answers a question",
-            ("question", "context"),
-            _answer,
-            {
-                "top_k": Parameter(int, 1, help="how many answers"),
-                "max_answer_len": Parameter(int, LONGEST_ANSWER, help="most tokens of an answer"),
-                "handle_impossible_answer": Parameter(bool, False, help="the text may have no answer"),
-                "max_seq_len": Parameter(int, help="most tokens of question and text in one window"),
-                "doc_stride": Parameter(int, help="tokens that two windows share"),
-                "align_to_words": Parameter(bool, True, help="answers are whole words"),
-            },
-        ),
-        Task(
-            "fill-mask",
-            "the tokens that fit where a text has the mask",
-            ("text",),
-            _fill,
-            {
-                "top_k": Parameter(int, 5, help="how many tokens for each mask"),
-                "targets": Parameter(str, (), several=True, help="only these"),
-                **LENGTHS,
-            },
-        ),
-        Task(
-            "zero-shot-classification",
-            "labels of your own",
-            ("text",),
-            _zero_shot,
-            {
-                "candidate_labels": Parameter(str, several=True, required=True, help="the labels to choose from"),
-                "hypothesis_template": Parameter(
-                    str, zero_shot.TEMPLATE, help="the sentence that a label is put into, at its {}"
-                ),
-                "multi_label": Parameter(bool, False, help="several may be true"),
-                **LENGTHS,
-            },
-        ),
-    )
-}
+READING = (
+    Task(
+        "embeddings",
+        "a text as one vector",
+        ("text",),
+        _embeddings,
+        {
+            **EMBEDDED,
+            "normalize": Parameter(bool, help="to length 1, whatever the model does"),
+            "dimensions": Parameter(int, help="keep the first of them"),
+        },
+    ),
+    Task("feature-extraction", "a vector for each token", ("text",), _features, LENGTHS),
+    Task(
+        "sentence-similarity",
+        "how like a text others are (cosine)",
+        ("source_sentence", "sentences*"),
+        _similarity,
+        EMBEDDED,
+    ),
+    Task(
+        "rerank",
+        "documents by how well they answer a query",
+        ("query", "documents*"),
+        _rerank,
+        {"top_k": TOP_K, **LENGTHS},
+    ),
+    Task(
+        "text-classification",
+        "the labels of a text, or of a pair",
+        ("text", "text_pair?"),
+        _classify,
+        {"top_k": TOP_K, **LENGTHS},
+    ),
+    Task(
+        "token-classification",
+        "names, places, ... in a text",
+        ("text",),
+        _tag,
+        {
+            "aggregation_strategy": Parameter(str, "none", help=f"one of {', '.join(tagging.AGGREGATIONS)}"),
+            "ignore_labels": Parameter(str, ("O",), several=True, help="labels that are no entities"),
+            **LENGTHS,
+        },
+    ),
+    Task(
+        "question-answering",
+        "the part of a text that answers a question",
+        ("question", "context"),
+        _answer,
+        {
+            "top_k": Parameter(int, 1, help="how many answers"),
+            "max_answer_len": Parameter(int, LONGEST_ANSWER, help="most tokens of an answer"),
+            "handle_impossible_answer": Parameter(bool, False, help="the text may have no answer"),
+            "max_seq_len": Parameter(int, help="most tokens of question and text in one window"),
+            "doc_stride": Parameter(int, help="tokens that two windows share"),
+            "align_to_words": Parameter(bool, True, help="answers are whole words"),
+        },
+    ),
+    Task(
+        "fill-mask",
+        "the tokens that fit where a text has the mask",
+        ("text",),
+        _fill,
+        {
+            "top_k": Parameter(int, 5, help="how many tokens for each mask"),
+            "targets": Parameter(str, (), several=True, help="only these"),
+            **LENGTHS,
+        },
+    ),
+    Task(
+        "zero-shot-classification",
+        "labels of your own",
+        ("text",),
+        _zero_shot,
+        {
+            "candidate_labels": Parameter(str, several=True, required=True, help="the labels to choose from"),
+            "hypothesis_template": Parameter(
+                str, zero_shot.TEMPLATE, help="the sentence that a label is put into, at its {}"
+            ),
+            "multi_label": Parameter(bool, False, help="several may be true"),
+            **LENGTHS,
+        },
+    ),
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in (*READING, *WRITING)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...convert import gguf
 from ...convert.errors import EngineClosed, UnsupportedModel
 from ...convert.progress import Progress, silent
+from ..llama.metadata import integer
 from ..llama.model import NativeModel
 from ..llama.rows import rows
 from ..llama.states import StatesContext, most_texts
@@ -23,6 +24,7 @@ from .head import Array, Head
 from .text import Encoded, Length, Text, TextTokenizer
 
 SMALLEST_CONTEXT = 64
+LONGEST = "ingle.max_sequence_length"
 EMBEDDING, SEGMENTS = "token_embd.weight", "token_types.weight"
 
 
@@ -39,10 +41,12 @@ class Encoder:
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.model = NativeModel(path)
         self._file = gguf.read(path)
-        self._threads = threads or thread_count()
+        self.threads = threads or thread_count()
         self._lock = threading.Lock()
         self._context: StatesContext | None = None
         self.closed = False
+        self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
+        """Most tokens of a text, those that the tokenizer adds included."""
         try:
             self.head = Head.of(self.metadata, lambda: rows(self._file, EMBEDDING))
             self.text = TextTokenizer(self.metadata, self.model.vocab, self._segments())
@@ -66,13 +70,6 @@ class Encoder:
     @property
     def metadata(self) -> Mapping[str, gguf.Value]:
         return self.model.metadata
-
-    @property
-    def longest_text(self) -> int:
-        """Most tokens of a text, those that the tokenizer adds included."""
-        own = self.metadata.get("ingle.max_sequence_length")
-        trained = self.model.context_trained
-        return min(trained, int(own)) if isinstance(own, int | np.integer) else trained
 
     def length(self, *, truncate: bool = False, max_length: int | None = None) -> Length:
         """How long a text may be: as long as the model reads, or ``max_length`` where that is less."""
@@ -171,5 +168,5 @@ class Encoder:
                 self._context = None
             capacity = max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
             largest = max(tokens, self.longest_text, packing.STEP_TOKENS)
-            self._context = StatesContext(self.model, min(capacity, largest), self._threads)
+            self._context = StatesContext(self.model, min(capacity, largest), self.threads)
         return self._context

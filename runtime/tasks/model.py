@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from ...convert.errors import BadRequest
+from ...convert import gguf
+from ...convert.errors import BadRequest, EngineClosed, UnsupportedModel
 from ...convert.progress import Progress, silent
+from ..request import EngineStats, ModelInfo, Sampling
 from .catalogue import TASKS
 from .encoder import Encoder
+from .head import KEY as HEAD
 from .heads import POOLED, possible, unfit
+from .seq2seq import Seq2Seq
+from .task import Task
+from .writing import WRITING
+
+READERS = (
+    "bert",
+    "modern-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "neo-bert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "t5encoder",
+)
+"""llama.cpp's architectures that write nothing."""
 
 
 class TaskModel:
@@ -26,7 +44,7 @@ class TaskModel:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self.encoder = Encoder(path, threads=threads)
+        self._model = Seq2Seq(path, threads=threads) if _writes(path) else Encoder(path, threads=threads)
 
     @classmethod
     def load(cls, name: str | Path, *, threads: int | None = None, progress: Progress = silent) -> TaskModel:
@@ -39,12 +57,53 @@ class TaskModel:
 
     @property
     def name(self) -> str:
-        return self.encoder.name
+        return self._model.name
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """What the model can do, what it was made for first."""
-        return possible(self.encoder)
+        return possible(self._model) if isinstance(self._model, Encoder) else tuple(task.name for task in WRITING)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the file says of the model; it has no cells, and no window but the longest text."""
+        model, longest = self._model.model, self._model.longest_text
+        return ModelInfo(
+            name=model.name,
+            path=str(model.path),
+            architecture=model.architecture,
+            parameters=model.parameters,
+            size_bytes=model.size_bytes,
+            vocabulary=model.vocab.size,
+            context_trained=model.context_trained,
+            context_length=longest,
+            context_reason="the longest text it reads",
+            kv_cells=0,
+            kv_bytes=0,
+            flash_attention="off",
+            parallel=1,
+            threads=self._model.threads,
+            threads_prefill=self._model.threads,
+            gpu_layers=model.gpu_layers,
+            chat_templates={},
+            special_tokens={},
+            eog_tokens=(),
+            sampling=Sampling(),
+        )
+
+    @property
+    def alive(self) -> bool:
+        return not self._model.closed
+
+    def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
+        """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
+        raise UnsupportedModel(f"{self.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}")
+
+    generate = chat
+
+    def stats(self) -> EngineStats:
+        """Nothing: no engine runs it."""
+        return EngineStats()
 
     def task(
         self,
@@ -60,20 +119,31 @@ class TaskModel:
             BadRequest: no such task, or it takes no such input or parameter. UnsupportedModel: the model cannot do it.
             ContextLengthExceeded: a text is too long, and ``truncate`` was not asked for.
         """
+        if not self.alive:
+            raise EngineClosed(f"{self.name} is closed")
         task = TASKS.get(name)
         if task is None:
             raise BadRequest(f"there is no task {name!r}", hint=f"there are {', '.join(TASKS)}", param="task")
-        if name not in self.tasks and not (name in POOLED and parameters.get("pooling")):
-            raise unfit(self.encoder, name)
+        self._check(task, parameters)
         settings = task.settings(parameters)
         single = isinstance(inputs, str | Mapping)
         given = task.inputs([inputs] if single else list(inputs))
-        results = task.run(self.encoder, given, settings, progress)
+        results = task.run(self._model, given, settings, progress)
         return results[0] if single else results
 
     def close(self) -> None:
         """Give the memory back. May be called twice."""
-        self.encoder.close()
+        self._model.close()
+
+    def _check(self, task: Task, parameters: Mapping[str, Any]) -> None:
+        if isinstance(self._model, Encoder) and not task.writes:
+            if task.name not in self.tasks and not (task.name in POOLED and parameters.get("pooling")):
+                raise unfit(self._model, task.name)
+        elif task.name not in self.tasks:
+            kind = "reads texts" if isinstance(self._model, Encoder) else "reads a text and writes another"
+            raise UnsupportedModel(
+                f"{self.name} cannot do {task.name}: it {kind}", hint=f"it can do {', '.join(self.tasks)}"
+            )
 
     def __enter__(self) -> TaskModel:
         return self
@@ -82,3 +152,17 @@ class TaskModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_for_tasks(path: Path) -> bool:
+    """Whether a file's model is made for tasks, not to continue texts."""
+    metadata = gguf.read(path).metadata
+    arch = metadata.get("general.architecture")
+    pooled = metadata.get(f"{arch}.pooling_type", 0) != 0
+    return f"{HEAD}.task" in metadata or arch in READERS or pooled or _writes(path)
+
+
+def _writes(path: Path) -> bool:
+    """Whether a file is an encoder-decoder."""
+    metadata = gguf.read(path).metadata
+    return f"{metadata.get('general.architecture')}.decoder_start_token_id" in metadata

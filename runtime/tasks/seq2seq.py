@@ -79,11 +79,13 @@ class Generation:
 @dataclass(frozen=True, slots=True)
 class Written:
     """An answer. tokens: all, the one it starts from and the end included. score: by which beam search ranks it; None
-    for a greedy one. cut: tokens of the text that were left out."""
+    for a greedy one. finish: ``stop`` where the model ended it, ``length`` where the most tokens were reached. cut:
+    tokens of the text that were left out."""
 
     text: str
     tokens: tuple[int, ...]
     score: float | None = None
+    finish: Literal["stop", "length"] = "stop"
     cut: int = 0
 
 
@@ -96,10 +98,12 @@ class Seq2Seq:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.model = NativeModel(path)
-        self._threads = threads or thread_count()
+        self.threads = threads or thread_count()
         self._lock = threading.Lock()
         self._context: PairsContext | None = None
         self.closed = False
+        self.longest_text = self.model.context_trained
+        """Most tokens of a text to read, those that the tokenizer adds included."""
         self.text = TextTokenizer(self.model.metadata, self.model.vocab, 1)
         if not self.model.pairs:
             self.model.close()
@@ -108,11 +112,6 @@ class Seq2Seq:
     @property
     def name(self) -> str:
         return self.model.name
-
-    @property
-    def longest_text(self) -> int:
-        """Most tokens of a text to read, those that the tokenizer adds included."""
-        return self.model.context_trained
 
     def settings(self, task: str = "") -> tuple[str, Generation]:
         """What the checkpoint says of a task of this name, or of all: the prefix of its texts, and how to write."""
@@ -142,7 +141,7 @@ class Seq2Seq:
         encoded = [self.text.encode(text, length) for text in texts]
         found = self.generate([text.ids for text in encoded], generation, progress)
         return [
-            [Written(self.text.decode(list(tokens)), tokens, score, text.cut) for tokens, score in answers]
+            [self._written(tokens, score, text.cut) for tokens, score in answers]
             for text, answers in zip(encoded, found, strict=True)
         ]
 
@@ -162,6 +161,11 @@ class Seq2Seq:
             done += len(step)
             progress("write", done, len(texts))
         return found
+
+    @property
+    def named_tasks(self) -> tuple[str, ...]:
+        """The tasks that the checkpoint says something of."""
+        return tuple(_said(self.model.metadata).get("tasks", {}))
 
     def close(self) -> None:
         """Give the memory back. May be called twice."""
@@ -202,6 +206,10 @@ class Seq2Seq:
             position += 1
         return [writer.results(generation.num_return_sequences) for writer in writers]
 
+    def _written(self, tokens: tuple[int, ...], score: float | None, cut: int) -> Written:
+        ended = tokens[-1] in self._ends
+        return Written(self.text.decode(list(tokens)), tokens, score, "stop" if ended else "length", cut)
+
     def _writer(self, context: PairsContext, slots: Sequence[int], generation: Generation) -> Writer:
         constraints = Constraints(
             max_length=generation.longest(),
@@ -239,7 +247,7 @@ class Seq2Seq:
                 now.close()
                 self._context = None
             tokens = max(64, 1 << (tokens - 1).bit_length())
-            self._context = now = PairsContext(self.model, tokens, slots, -(-cells // 256) * 256, self._threads)
+            self._context = now = PairsContext(self.model, tokens, slots, -(-cells // 256) * 256, self.threads)
         return now
 
 

@@ -1,8 +1,8 @@
 """Write tests/seq2seq/*.json: tiny encoder-decoders, and the token ids that transformers' ``generate`` writes.
 
 Needs torch and transformers, and is run by hand: ``python tests/reference/make_seq2seq.py [name ...]``. The weights are
-those of ``tests/sweeping.py``, which the tests draw again. Where the model has a GELU, it is computed as ggml does, from
-a table of f16: random weights are near enough to ties that one choice in a thousand would fall otherwise.
+those of ``tests/sweeping.py``, which the tests draw again. Where the model has a GELU, it is computed as ggml does,
+from a table of f16: random weights are near enough to ties that one choice in a thousand would fall otherwise.
 """
 
 from __future__ import annotations
