@@ -139,7 +139,9 @@ def test_embeddings_are_those_of_transformers(name: str, tmp_path: Path, record_
             together = embedding.embed(encoder, mixed, pooling="mean").vectors
             alone = np.stack([embedding.embed(encoder, [text], pooling="mean").vectors[0] for text in mixed])
             assert len(mixed) == 64
-            assert np.abs(together - alone).max() <= 2e-3 * np.abs(alone).max()
+            if dtype == "f32":
+                assert np.abs(together - alone).max() <= 2e-3 * np.abs(alone).max()
+            assert min(map(cosine, together, alone)) >= least
 
 
 def cosine(ours: np.ndarray, theirs: Any) -> float:
@@ -148,10 +150,10 @@ def cosine(ours: np.ndarray, theirs: Any) -> float:
 
 
 def test_texts_of_like_length_are_packed_into_steps() -> None:
-    found = packing.steps([3, 700, 5, 500, 9, 12, 1], most_texts=3)
+    found = packing.steps([3, 700, 5, 500, 9, 12, 1], most_texts=3, tokens=512)
     assert found == [[1], [3, 5], [4, 2, 0], [6]]
-    assert packing.steps([2] * 600, most_texts=256) == [list(range(256)), list(range(256, 512)), list(range(512, 600))]
-    assert packing.steps([], most_texts=3) == []
+    assert packing.steps([2] * 600, 256, 512) == [list(range(256)), list(range(256, 512)), list(range(512, 600))]
+    assert packing.steps([], 3, 512) == []
 
 
 def test_a_task_by_name_takes_and_gives_plain_values(tmp_path: Path) -> None:

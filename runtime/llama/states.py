@@ -16,7 +16,7 @@ from .model import NativeModel
 
 MOST_TEXTS = 256  # LLAMA_MAX_SEQ
 POOLING_NONE = 0  # LLAMA_POOLING_TYPE_NONE: a state for each token, whatever the file asks for
-FLASH_ATTENTION_OFF = 0
+FLASH_ATTENTION = {False: 0, True: 1}  # llama_flash_attn_type
 
 
 def most_texts(model: NativeModel) -> int:
@@ -28,23 +28,24 @@ class StatesContext:
     """Computes up to ``most_texts`` texts of ``capacity`` tokens together, which see nothing of each other. Used by one
     thread at a time.
 
-    Attention is the model's own: in both directions for encoders, causal for decoders.
+    Attention is the model's own: in both directions for encoders, causal for decoders. flash: pass by what lies between
+    two texts and needs no memory for it, but round keys and values to f16.
 
     Raises:
         LoadFailed: no memory for texts that long.
     """
 
-    def __init__(self, model: NativeModel, capacity: int, threads: int) -> None:
+    def __init__(self, model: NativeModel, capacity: int, threads: int, *, flash: bool = False) -> None:
         self._lib = library()
         self.capacity = capacity
         self.most_texts = min(most_texts(model), capacity)  # a text has a token at least
-        self._handle = self._create(model, threads)
+        self._handle = self._create(model, threads, flash)
         self._memory = self._lib.llama_get_memory(self._handle)
         self._encodes = self._lib.llama_model_has_encoder(model.handle) or not self._memory
         self._width = int(self._lib.llama_model_n_embd_out(model.handle))
         self._batch = _Batch(capacity)
 
-    def _create(self, model: NativeModel, threads: int) -> Any:
+    def _create(self, model: NativeModel, threads: int, flash: bool) -> Any:
         params = self._lib.llama_context_default_params()
         # A step must fit one ubatch: without a causal mask the tokens of a text cannot be computed apart.
         params.n_ctx = params.n_batch = params.n_ubatch = self.capacity
@@ -54,7 +55,7 @@ class StatesContext:
         params.n_threads = params.n_threads_batch = threads
         params.embeddings = True
         params.pooling_type = POOLING_NONE
-        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.flash_attn_type = FLASH_ATTENTION[flash]
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True

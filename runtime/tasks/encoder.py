@@ -44,6 +44,7 @@ class Encoder:
         self.threads = threads or thread_count()
         self._lock = threading.Lock()
         self._context: StatesContext | None = None
+        self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
         self.closed = False
         self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
         """Most tokens of a text, those that the tokenizer adds included."""
@@ -97,7 +98,8 @@ class Encoder:
         found: list[Array] = [np.zeros(0, np.float32)] * len(texts)
         lengths = [len(text.ids) for text in texts]
         done = 0
-        for step in packing.steps(lengths, most_texts(self.model)):
+        budget = packing.FLASH_STEP_TOKENS if self._flash else packing.STEP_TOKENS
+        for step in packing.steps(lengths, most_texts(self.model), budget):
             for index, states in zip(step, self._computed([texts[index] for index in step]), strict=True):
                 found[index] = then(states)
             done += len(step)
@@ -167,6 +169,11 @@ class Encoder:
                 self._context.close()
                 self._context = None
             capacity = max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
-            largest = max(tokens, self.longest_text, packing.STEP_TOKENS)
-            self._context = StatesContext(self.model, min(capacity, largest), self.threads)
+            largest = max(tokens, self.longest_text, packing.FLASH_STEP_TOKENS)
+            self._context = StatesContext(self.model, min(capacity, largest), self.threads, flash=self._flash)
         return self._context
+
+
+def _is_exact(file: gguf.GGUF) -> bool:
+    """Whether the weights are all f32: rounding in between would then be the largest error there is."""
+    return all(info.type.name == "F32" for info in file.tensors.values())

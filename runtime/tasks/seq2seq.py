@@ -27,6 +27,7 @@ from .writers import Answer, Beams, Greedy, Writer
 
 KEY = "ingle.generation"
 MOST_SLOTS = 64
+SOURCE_TOKENS = 512  # of texts that are read together
 MOST_BEAMS = 32
 MOST_TOKENS = 4096
 
@@ -153,7 +154,7 @@ class Seq2Seq:
         found: list[list[Answer]] = [[] for _ in texts]
         together = max(1, MOST_SLOTS // generation.num_beams)
         done = 0
-        for step in packing.steps([len(text) for text in texts], together):
+        for step in packing.steps([len(text) for text in texts], together, SOURCE_TOKENS):
             with self._lock:
                 answers = self._answer([texts[index] for index in step], generation)
             for index, answer in zip(step, answers, strict=True):
