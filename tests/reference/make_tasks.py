@@ -39,6 +39,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "modernbert": ("ModernBert", {**SHAPE, **TOKENS, "num_hidden_layers": 4, "local_attention": 8, "cls_token_id": 0,
                                   "sep_token_id": 2}),
     "nomic": ("NomicBert", SHAPE),
+    "wordpiece": ("Bert", SHAPE),
 }  # fmt: skip
 KINDS = {"labels": "ForSequenceClassification", "several": "ForSequenceClassification",
          "number": "ForSequenceClassification", "rank": "ForSequenceClassification",
@@ -53,7 +54,7 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
 }
 # Single problems of classification are of the head, not of the family.
 ONCE = ("several", "number")
-WITHOUT = {("nomic", "answers")}
+WITHOUT = {("nomic", "answers"), ("wordpiece", "rank"), ("wordpiece", "states")}
 TEXTS = (
     "Shall I compare thee to a summer's day?",
     "",
@@ -63,7 +64,7 @@ TEXTS = (
     "Rough winds!",
 )
 PAIRS = (("Rough winds do shake", "the darling buds of May"), ("", "é"), ("今日", "👍 good"))
-MASKED = ("Sweet <mask>s the day", "<mask> 你好", "a<mask>b<mask>c 🎉")
+MASKED = ("Sweet {}s the day", "{} 你好", "a{}b{}c 🎉")
 LABELS = ["love", "the weather", "été"]
 QUESTIONS = (
     ("Who?", "William Shakespeare wrote it in London."),
@@ -160,7 +161,7 @@ def answered(model: Any, tokenizer: Any) -> list[dict[str, Any]]:
 def filled(model: Any, tokenizer: Any) -> list[dict[str, Any]]:
     run = pipeline("fill-mask", model=model, tokenizer=tokenizer)
     cases = []
-    for text in MASKED:
+    for text in (text.replace("{}", tokenizer.mask_token) for text in MASKED):
         for targets in (None, ["a", "q", "Z"]):
             out = plain(run(text, top_k=3, targets=targets))
             cases.append({"input": text, "targets": targets, "masks": out if isinstance(out[0], list) else [out]})
