@@ -11,8 +11,9 @@ import pytest
 import tasked
 from fake_model import FakeCatalog
 from ingle.convert import convert
+from ingle.convert.errors import BadGGUF, EngineCrashed
 from ingle.runtime.server.pool import Installed
-from ingle.runtime.tasks.model import TaskModel
+from ingle.runtime.tasks.process import TaskProcess
 from served import Served, served
 from test_runtime_seq2seq import recipe as t5_recipe
 
@@ -25,11 +26,14 @@ class TaskCatalog(FakeCatalog):
     def __init__(self, files: dict[str, Path]) -> None:
         super().__init__("fake", *files)
         self._files = files
+        self.processes: dict[str, TaskProcess] = {}
 
     def load(self, installed: Installed) -> Any:
         if installed.name == "fake":
             return super().load(installed)
-        return TaskModel(self._files[installed.name], threads=1)
+        model = TaskProcess(self._files[installed.name], threads=1)
+        self.processes[installed.name] = model
+        return model
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,7 @@ def test_embedding_as_tei(server: Served) -> None:
         ("/v1/tasks/fill-mask", {"model": "t5", "input": "x"}, "it can do text2text-generation"),
         ("/v1/tasks/fill-mask", {"model": "masks", "input": "x"}, "there is no <mask> in 'x'"),
         ("/v1/tasks/fill-mask", {"model": "masks", "input": "x", "parameters": {"top_p": 1}}, "has no parameter"),
+        ("/v1/tasks/fill-mask", {"model": "masks", "input": "x", "parameters": {"name": 1}}, "has no parameter 'name'"),
         ("/v1/tasks/fill-mask", {"model": "masks", "input": ["<mask>"], "parameters": {"top_k": "3"}}, "must be int"),
         ("/v1/tasks/question-answering", {"model": "labels", "input": {"question": "?"}}, "cannot do question-a"),
         ("/v1/tasks/zero-shot-classification", {"model": "labels", "input": "x"}, "needs candidate_labels"),
@@ -159,3 +164,24 @@ def test_models_for_tasks_are_listed_with_the_others(server: Served) -> None:
     found = server.ask("GET", "/v1/models/labels").json["ingle"]
     assert (found["loaded"], found["architecture"], found["context_length"]) == (True, "bert", 528)
     assert b'ingle_engine_requests_total{model="labels"} 0.0' in server.ask("GET", "/metrics").body
+
+
+def test_a_process_that_dies_is_an_error_and_another_takes_its_place(server: Served) -> None:
+    body = {"model": "rank", "query": "x", "texts": ["y"]}
+    first = server.ask("POST", "/rerank", body)
+    catalog = server.catalog
+    assert isinstance(catalog, TaskCatalog)
+    process = catalog.processes["rank"]
+    process._process.kill()
+    with pytest.raises(EngineCrashed, match="SIGKILL"):
+        process.task("rerank", {"query": "x", "documents": ["y"]})
+    assert not process.alive
+    again = server.ask("POST", "/rerank", body)
+    assert (first.status, again.status, again.json) == (200, 200, first.json)
+    assert catalog.processes["rank"] is not process
+
+
+def test_a_file_that_cannot_be_loaded_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadGGUF, match=r"x\.gguf"):
+        TaskProcess(tmp_path / "x.gguf")

@@ -88,7 +88,7 @@ def _run(name: str, model: str, texts: Sequence[str], options: Mapping[str, Any]
         if source:
             _over_file(loaded, name, source, output, given)
             return
-        results = loaded.task(name, inputs, **given)
+        results = loaded.run(name, inputs, given)
     _say_what_was_cut(results)
     if as_json:
         emit_json([{**_named(one), **result} for one, result in zip(inputs, results, strict=True)])
@@ -101,7 +101,7 @@ def _over_file(model: Any, name: str, source: Path, output: Path, given: Mapping
     from ..tasks import jsonl
 
     with progress_bar() as progress:
-        kept = jsonl.run(source, output, lambda inputs: model.task(name, list(inputs), **given), progress)
+        kept = jsonl.run(source, output, lambda inputs: model.run(name, list(inputs), given), progress)
     note(f"{output}: {f'went on behind {kept:,} results of an earlier run' if kept else 'complete'}")
 
 

@@ -26,11 +26,11 @@ IGNORED_HEADER = "X-Ingle-Ignored"
 
 @runtime_checkable
 class Tasker(Protocol):
-    """What the server needs of a model for tasks; :class:`~ingle.runtime.tasks.model.TaskModel` is one."""
+    """What the server needs of a model for tasks; :class:`~ingle.runtime.tasks.process.TaskProcess` is one."""
 
     @property
     def tasks(self) -> Sequence[str]: ...
-    def task(self, name: str, inputs: Any, **parameters: Any) -> Any: ...
+    def run(self, name: str, inputs: Any, parameters: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Tasking:
                     f"{lease.name} cannot do {asked.task}: it continues texts",
                     hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",
                 )
-            work = partial(lease.model.task, asked.task, list(asked.inputs), **asked.parameters)
+            work = partial(lease.model.run, asked.task, list(asked.inputs), asked.parameters)
             results = await asyncio.to_thread(work)
         finally:
             lease.release()

@@ -31,6 +31,9 @@ READERS = (
 )
 """llama.cpp's architectures that write nothing."""
 
+Inputs = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+"""One input or several: a text, or an object with the task's fields."""
+
 
 class TaskModel:
     """A loaded model and the tasks it can do. Safe to use from several threads; a context manager.
@@ -97,7 +100,7 @@ class TaskModel:
 
     def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
         """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
-        raise UnsupportedModel(f"{self.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}")
+        refuse_to_continue(self.name, self.tasks)
 
     generate = chat
 
@@ -105,30 +108,29 @@ class TaskModel:
         """Nothing: no engine runs it."""
         return EngineStats()
 
-    def task(
-        self,
-        name: str,
-        inputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-        *,
-        progress: Progress = silent,
-        **parameters: Any,
-    ) -> Any:
+    def task(self, name: str, inputs: Inputs, /, **parameters: Any) -> Any:
         """The result for one input, or a list of them for a list, in its order; see docs/tasks.md for each task.
 
         Raises:
             BadRequest: no such task, or it takes no such input or parameter. UnsupportedModel: the model cannot do it.
             ContextLengthExceeded: a text is too long, and ``truncate`` was not asked for.
         """
+        return self.run(name, inputs, parameters)
+
+    def run(
+        self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None, progress: Progress = silent
+    ) -> Any:
+        """The same as :meth:`task`; ``progress`` hears how far it is."""
         if not self.alive:
             raise EngineClosed(f"{self.name} is closed")
         task = TASKS.get(name)
         if task is None:
             raise BadRequest(f"there is no task {name!r}", hint=f"there are {', '.join(TASKS)}", param="task")
-        self._check(task, parameters)
-        settings = task.settings(parameters)
+        given = dict(parameters or {})
+        self._check(task, given)
+        settings = task.settings(given)
         single = isinstance(inputs, str | Mapping)
-        given = task.inputs([inputs] if single else list(inputs))
-        results = task.run(self._model, given, settings, progress)
+        results = task.run(self._model, task.inputs([inputs] if single else list(inputs)), settings, progress)
         return results[0] if single else results
 
     def close(self) -> None:
@@ -152,6 +154,10 @@ class TaskModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_to_continue(name: str, tasks: Sequence[str]) -> NoReturn:
+    raise UnsupportedModel(f"{name} does not continue texts", hint=f"it can do {', '.join(tasks)}")
 
 
 def is_for_tasks(path: Path) -> bool:
