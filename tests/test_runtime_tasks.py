@@ -189,6 +189,10 @@ def test_a_pair_is_cut_where_it_may_be(tmp_path: Path) -> None:
         assert sure.cut == 600 + 3 + len("This example is yy.") - 528
         with pytest.raises(ContextLengthExceeded, match="do not fit into 10 tokens, even cut"):
             zero_shot.zero_shot(encoder, ["a"], ["x"], truncate=True, max_length=10)
+        with pytest.raises(ContextLengthExceeded, match="3 tokens leave no room beside the 3"):
+            classification.classify(encoder, [("a", "b")], truncate=True, max_length=3)
+        with pytest.raises(BadRequest, match="lone surrogate at character 1"):
+            encoder.encode("a\ud800")
 
 
 def test_a_file_without_its_tokenizer_still_embeds(tmp_path: Path) -> None:

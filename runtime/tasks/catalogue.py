@@ -174,7 +174,7 @@ READING = (
             "max_answer_len": Parameter(int, LONGEST_ANSWER, help="most tokens of an answer"),
             "handle_impossible_answer": Parameter(bool, False, help="the text may have no answer"),
             "max_seq_len": Parameter(int, help="most tokens of question and text in one window"),
-            "doc_stride": Parameter(int, help="tokens that two windows share"),
+            "doc_stride": Parameter(int, help="tokens that two windows share", least=0),
             "align_to_words": Parameter(bool, True, help="answers are whole words"),
         },
     ),

@@ -67,11 +67,13 @@ def fill(
     length = encoder.length(truncate=truncate, max_length=max_length)
     encoded = [encoder.encode(text, length) for text in texts]
     places = [np.flatnonzero(np.array(text.ids) == mask) for text in encoded]
-    for text, found in zip(texts, places, strict=True):
+    for text, found, tokens in zip(texts, places, encoded, strict=True):
         if not len(found):
             name = encoder.text.decode([mask], special=True)
-            raise BadRequest(f"there is no {name} in {text[:60]!r}", hint=f"write {name} where a token is to be found",
-                             param="input")  # fmt: skip
+            where = f"what is left of {text[:60]!r}" if tokens.cut else f"{text[:60]!r}"
+            raise BadRequest(
+                f"there is no {name} in {where}", hint=f"write {name} where a token is to be found", param="input"
+            )
     states = encoder.read(encoded, progress=progress)
     return [
         Filled(

@@ -17,13 +17,15 @@ and whom to tell how far it is -> one result per input."""
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Something a task can be told. kind: the type of its value, or of each where there are ``several``."""
+    """Something a task can be told. kind: the type of its value, or of each where there are ``several``. least: of a
+    whole number."""
 
     kind: type
     default: Any = None
     several: bool = False
     required: bool = False
     help: str = ""
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def _value(task: str, name: str, parameter: Parameter, given: Any) -> Any:
     if not _fits(given, parameter.kind, parameter.several):
         kind = f"{'a list of ' if parameter.several else ''}{parameter.kind.__name__}"
         raise BadRequest(f"{name} of {task} must be {kind}, not {str(given)[:60]!r}", param=name)
+    if parameter.kind is int and given < parameter.least:
+        raise BadRequest(f"{name} of {task} is {given}, and must be at least {parameter.least}", param=name)
     return tuple(given) if parameter.several else given
 
 

@@ -174,6 +174,12 @@ class TextTokenizer:
     def _truncating(self, first: str, second: str | None, length: Length, stride: int) -> Encoding:
         with self._lock:
             tokenizer = self.tokenizer
+            if (added := tokenizer.num_special_tokens_to_add(is_pair=second is not None)) >= length.most:
+                raise ContextLengthExceeded(
+                    f"{length.most} tokens leave no room beside the {added} that the tokenizer adds",
+                    hint="choose a larger max_length",
+                    param="max_length",
+                )
             tokenizer.enable_truncation(length.most, stride=stride, strategy=length.strategy)
             try:
                 return tokenizer.encode(first, second)
