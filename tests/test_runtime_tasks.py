@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tasked
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
 from ingle.convert import convert, gguf
 from ingle.convert.errors import BadRequest, ContextLengthExceeded, EngineClosed, UnsupportedModel
+from ingle.quantize import quantize
+from ingle.runtime.llama.rows import rows
 from ingle.runtime.tasks import classification, embedding, masks, packing, reranking, tagging, zero_shot
 from ingle.runtime.tasks.answering import Search, answer
 from ingle.runtime.tasks.encoder import Encoder
@@ -208,3 +212,32 @@ def test_a_file_without_its_tokenizer_still_embeds(tmp_path: Path) -> None:
         assert (found.tokens[1], found.cut[1]) == (526, 76)
         with pytest.raises(UnsupportedModel, match="does not have its checkpoint's tokenizer"):
             encoder.encode(("a", "b"))
+
+
+def test_a_quantized_file_keeps_head_tokenizer_and_segments(tmp_path: Path) -> None:
+    recipe = tasked.recipe("bert_labels")
+    pairs = [("Rough winds do shake", "the darling buds of May"), ("one", "two")]
+    with loaded(tmp_path, recipe) as encoder:
+        exact = classification.classify(encoder, pairs)
+    smaller = quantize(tmp_path / "f32.gguf", tmp_path / "small.gguf", "Q5_0").path
+    file = gguf.read(smaller)
+    kinds = {info.name: info.type.name for info in file.tensors.values() if info.type.block > 1}
+    assert set(kinds.values()) == {"Q5_0", "Q8_0"}
+    for name, kind in kinds.items():
+        expected = dequantize(file.tensor(name), GGMLQuantizationType[kind])
+        ids = np.array([2, 1, 1])
+        assert np.array_equal(rows(file, name, ids), expected[ids])
+        assert np.array_equal(rows(file, name), expected)
+    with Encoder(smaller, threads=1) as encoder:
+        for ours, before in zip(classification.classify(encoder, pairs), exact, strict=True):
+            assert ours.labels == before.labels
+            assert ours.scores == pytest.approx(before.scores, abs=0.1)
+
+
+def test_a_masked_model_is_filled_from_a_quantized_embedding(tmp_path: Path) -> None:
+    with loaded(tmp_path, tasked.recipe("bert_masks")) as encoder:
+        exact = masks.fill(encoder, ["a <mask> b"], top_k=1)[0].masks[0][0]
+    smaller = quantize(tmp_path / "f32.gguf", tmp_path / "small.gguf", "Q5_0").path
+    with Encoder(smaller, threads=1) as encoder:
+        found = {one.token: one.score for one in masks.fill(encoder, ["a <mask> b"], top_k=20)[0].masks[0]}
+    assert found[exact.token] == pytest.approx(exact.score, rel=0.5)
