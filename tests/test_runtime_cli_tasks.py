@@ -40,7 +40,7 @@ def test_the_logits_are_those_of_transformers(family: str, tmp_path: Path) -> No
     recipe = encoders.recipe(f"{family}_classifier")
     encoders.write(tmp_path / "checkpoint", recipe)
     path = convert(tmp_path / "checkpoint", tmp_path / "model.gguf", "f32").path
-    code, out, complaints = finished("classify", path, TEXT, "Rough winds!", "--json")
+    code, out, complaints = finished("task", "text-classification", path, TEXT, "Rough winds!", "--json")
     assert code == 0, complaints
     names = [recipe["config"]["id2label"][str(index)] for index in range(len(recipe["config"]["id2label"]))]
     for result, case in zip(json.loads(out), recipe["golden"], strict=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from ...convert.errors import BadName, BadRequest, ModelNotFound, UnsupportedModel
+from ...convert.errors import BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
 from ..options import AdapterFile, LoadOptions
 from ..store.build import obtain
@@ -57,13 +57,13 @@ class StoreCatalog:
 
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
-        from ..tasks.model import is_for_tasks
+        from ..tasks.model import is_for_tasks, refuse_adapters
         from ..tasks.process import TaskProcess
 
         options = self._options if installed.adapters is not None else replace(self._options, adapters=())
         if is_for_tasks(Path(installed.target)):
             if options.adapters:
-                raise UnsupportedModel(f"{installed.name} is a model for tasks, which takes no LoRA adapters here")
+                refuse_adapters(installed.name)
             return TaskProcess(Path(installed.target), threads=options.threads)
         return Model.load(installed.target, options=options, isolation="process")
 

@@ -104,6 +104,10 @@ class TaskModel:
 
     generate = chat
 
+    def adapted(self, *names: str) -> TaskModel:
+        """Itself: it takes no adapters."""
+        return self if not names else refuse_adapters(self.name)
+
     def stats(self) -> EngineStats:
         """Nothing: no engine runs it."""
         return EngineStats()
@@ -158,6 +162,10 @@ class TaskModel:
 
 def refuse_to_continue(name: str, tasks: Sequence[str]) -> NoReturn:
     raise UnsupportedModel(f"{name} does not continue texts", hint=f"it can do {', '.join(tasks)}")
+
+
+def refuse_adapters(name: str) -> NoReturn:
+    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters here")
 
 
 def is_for_tasks(path: Path) -> bool:

@@ -21,7 +21,7 @@ from ...convert.errors import EngineClosed, EngineCrashed, IngleError
 from ..engine.at_exit import close_at_exit
 from ..engine.wire import Answer, Call
 from ..request import EngineStats, ModelInfo
-from .model import Inputs, TaskModel, refuse_to_continue
+from .model import Inputs, TaskModel, refuse_adapters, refuse_to_continue
 
 STOP_S = 5.0
 
@@ -76,6 +76,10 @@ class TaskProcess:
         refuse_to_continue(self.info.name, self.tasks)
 
     generate = chat
+
+    def adapted(self, *names: str) -> TaskProcess:
+        """Itself: it takes no adapters."""
+        return self if not names else refuse_adapters(self.info.name)
 
     def stats(self) -> EngineStats:
         """Nothing: no engine runs it."""
