@@ -109,11 +109,11 @@ class Source:
         return {
             **general,
             **{f"{arch}.{key}": value for key, value in own.items()},
+            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
             **self.vocabulary.metadata,
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
-            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
             **(generation.metadata(self.raw, self.generation) if arch == "t5" else {}),
         }
 
