@@ -16,6 +16,7 @@ from ingle.convert import convert, gguf
 from ingle.convert.errors import BadRequest, ContextLengthExceeded, EngineClosed, UnsupportedModel
 from ingle.quantize import quantize
 from ingle.runtime.llama.rows import rows
+from ingle.runtime.llama.states import StatesContext
 from ingle.runtime.tasks import classification, embedding, masks, packing, reranking, tagging, zero_shot
 from ingle.runtime.tasks.answering import Search, answer
 from ingle.runtime.tasks.encoder import Encoder
@@ -242,3 +243,41 @@ def test_a_masked_model_is_filled_from_a_quantized_embedding(tmp_path: Path) -> 
     with Encoder(smaller, threads=1) as encoder:
         found = {one.token: one.score for one in masks.fill(encoder, ["a <mask> b"], top_k=20)[0].masks[0]}
     assert found[exact.token] == pytest.approx(exact.score, rel=0.5)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "dot", "euclidean", "manhattan"])
+def test_embeddings_are_compared_as_the_checkpoint_says(kind: str, tmp_path: Path) -> None:
+    recipe = tasked.recipe("bert_states")
+    recipe["files"] = {
+        "modules.json": [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}],
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+        "config_sentence_transformers.json": {"similarity_fn_name": kind},
+        "sentence_bert_config.json": {"do_lower_case": True},
+    }
+    with TaskModel(tasked.converted(tmp_path, recipe), threads=1) as model:
+        texts = ["Rough WINDS", "do shake", "the darling buds"]
+        a, *others = (np.array(one["embedding"]) for one in model.task("embeddings", texts))
+        assert np.allclose(a, model.task("embeddings", "rough winds")["embedding"], atol=1e-5)
+        found = model.task("sentence-similarity", {"source_sentence": texts[0], "sentences": texts[1:]})["scores"]
+    expected = {
+        "cosine": [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in others],
+        "dot": [a @ b for b in others],
+        "euclidean": [-(((a - b) ** 2).sum() ** 0.5) for b in others],
+        "manhattan": [-np.abs(a - b).sum() for b in others],
+    }
+    assert found == pytest.approx(expected[kind], abs=1e-4)
+
+
+def test_a_text_that_needs_much_memory_goes_by_flash_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tasked.recipe("bert_states")
+    case = recipe["golden"][-1]
+    monkeypatch.setattr("ingle.runtime.tasks.encoder.available_memory_bytes", lambda: 4 * 512**2 * 8)
+    asked = []
+    monkeypatch.setattr(
+        "ingle.runtime.tasks.encoder.StatesContext",
+        lambda *given, flash: asked.append((given[1], flash)) or StatesContext(*given, flash=flash),
+    )
+    with loaded(tmp_path, recipe) as encoder:
+        assert cosine(embedding.embed(encoder, [case["input"]], pooling="mean").vectors[0], case["mean"]) > 0.999
+        embedding.embed(encoder, ["short"], pooling="mean")
+    assert asked == [(512, True)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...convert.errors import BadRequest
+from ...convert.errors import BadGGUF, BadRequest
 from ...convert.progress import Progress, silent
 from .head import POOLINGS, Array, Head, normalized
 from .heads import FEATURES
@@ -18,6 +18,12 @@ from .heads import FEATURES
 if TYPE_CHECKING:
     from .encoder import Encoder
 
+SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
+    "cosine": lambda rows, one: normalized(rows) @ normalized(one),
+    "dot": lambda rows, one: rows @ one,
+    "euclidean": lambda rows, one: -np.linalg.norm(rows - one, axis=1),
+    "manhattan": lambda rows, one: -np.abs(rows - one).sum(axis=1),
+}
 NATIVE_POOLINGS = {1: "mean", 2: "first", 3: "last"}  # llama_pooling_type
 
 
@@ -66,9 +72,13 @@ def embed(
 
 
 def similarities(encoder: Encoder, source: str, sentences: Sequence[str], **settings: Any) -> list[float]:
-    """The cosine of the angle between the embedding of ``source`` and that of each sentence."""
-    vectors = normalized(embed(encoder, [source, *sentences], **settings).vectors)
-    return [float(value) for value in vectors[1:] @ vectors[0]]
+    """How like ``source`` each sentence is: the cosine of the angle between their embeddings, or whatever the
+    checkpoint says that its embeddings are compared by (distances as negative numbers)."""
+    vectors = embed(encoder, [source, *sentences], **settings).vectors
+    kind = str(encoder.metadata.get("ingle.similarity", "cosine"))
+    if kind not in SIMILARITIES:
+        raise BadGGUF(f"{encoder.name} compares embeddings by {kind!r}, which is unknown")
+    return [float(value) for value in SIMILARITIES[kind](vectors[1:], vectors[0])]
 
 
 def features(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ...convert import gguf
 from ...convert.errors import EngineClosed, UnsupportedModel
 from ...convert.progress import Progress, silent
-from ..llama.metadata import integer
+from ..llama.metadata import attention_heads, integer
 from ..llama.model import NativeModel
 from ..llama.rows import rows
 from ..llama.states import StatesContext, most_texts
-from ..machine import thread_count
+from ..machine import available_memory_bytes, thread_count
 from . import classification, embedding, packing
 from .classification import Classification
 from .head import Array, Head
@@ -45,6 +45,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._context: StatesContext | None = None
         self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
+        self._lowers = self.metadata.get("ingle.lower_case") is True
         self.closed = False
         self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
         """Most tokens of a text, those that the tokenizer adds included."""
@@ -82,7 +83,8 @@ class Encoder:
 
     def encode(self, text: Text, length: Length | None = None) -> Encoded:
         """A text, or a pair, as the model reads it; see :meth:`TextTokenizer.encode`."""
-        return self.text.encode(text, length or self.length())
+        read = text.lower() if self._lowers and isinstance(text, str) else text
+        return self.text.encode(read, length or self.length())
 
     def states(self, tokens: Sequence[int]) -> Array:
         """The states of the tokens behind the last layer, (tokens, width)."""
@@ -160,6 +162,10 @@ class Encoder:
         """How many segments the model knows."""
         return self._file.tensors[SEGMENTS].shape[0] if SEGMENTS in self._file.tensors else 1
 
+    def _score_bytes(self, tokens: int) -> int:
+        """Memory for how each token attends to each other, before and after softmax, which flash attention spares."""
+        return 2 * 4 * attention_heads(self.metadata) * tokens**2
+
     def _ready(self, tokens: int) -> StatesContext:
         """A context for a step of ``tokens``: as small as will do, for its buffers grow with its square."""
         if self.closed:
@@ -169,8 +175,9 @@ class Encoder:
                 self._context.close()
                 self._context = None
             capacity = max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
-            largest = max(tokens, self.longest_text, packing.FLASH_STEP_TOKENS)
-            self._context = StatesContext(self.model, min(capacity, largest), self.threads, flash=self._flash)
+            capacity = min(capacity, max(tokens, self.longest_text, packing.FLASH_STEP_TOKENS))
+            flash = self._flash or self._score_bytes(capacity) > available_memory_bytes() // 2
+            self._context = StatesContext(self.model, capacity, self.threads, flash=flash)
         return self._context
 
 
