@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,19 @@ def test_a_text_that_needs_much_memory_goes_by_flash_attention(tmp_path: Path, m
         assert cosine(embedding.embed(encoder, [case["input"]], pooling="mean").vectors[0], case["mean"]) > 0.999
         embedding.embed(encoder, ["short"], pooling="mean")
     assert asked == [(512, True)]
+
+
+def test_several_threads_share_a_model(tmp_path: Path) -> None:
+    with TaskModel(tasked.converted(tmp_path, tasked.recipe("bert_masks")), threads=1) as model:
+        texts = ["a <mask> b", "<mask>" + "x" * 700, "some <mask> words"]
+        alone = [model.task("fill-mask", text, truncate=True, targets=["q", "Z"]) for text in texts]
+
+        def work(number: int) -> Any:
+            return model.task("fill-mask", texts[number % 3], truncate=True, targets=["q", "Z"])
+
+        with ThreadPoolExecutor(6) as pool:
+            for number, found in enumerate(pool.map(work, range(60))):
+                before = alone[number % 3]
+                assert found.get("truncated") == before.get("truncated")
+                for ours, theirs in zip(found["masks"][0], before["masks"][0], strict=True):
+                    assert ours["sequence"] == theirs["sequence"]

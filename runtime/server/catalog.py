@@ -57,8 +57,8 @@ class StoreCatalog:
 
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
-        from ..tasks.model import is_for_tasks, refuse_adapters
-        from ..tasks.process import TaskProcess
+        from ..tasks.model import is_for_tasks
+        from ..tasks.process import TaskProcess, refuse_adapters
 
         options = self._options if installed.adapters is not None else replace(self._options, adapters=())
         if is_for_tasks(Path(installed.target)):

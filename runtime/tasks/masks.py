@@ -115,7 +115,7 @@ def _target(encoder: Encoder, target: str) -> int:
     spelled = tokenizer.token_to_id(target)
     if spelled is not None:
         return int(spelled)
-    ids = tokenizer.encode(target, add_special_tokens=False).ids
+    ids = encoder.text.plain(target)
     if len(ids) != 1:
         raise BadRequest(f"the target {target!r} is {len(ids)} tokens, and must be one", param="targets")
     return int(ids[0])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from ...convert import gguf
 from ...convert.errors import BadRequest, EngineClosed, UnsupportedModel
 from ...convert.progress import Progress, silent
-from ..request import EngineStats, ModelInfo, Sampling
+from ..request import ModelInfo, Sampling
 from .catalogue import TASKS
 from .encoder import Encoder
 from .head import KEY as HEAD
@@ -98,20 +98,6 @@ class TaskModel:
     def alive(self) -> bool:
         return not self._model.closed
 
-    def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
-        """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
-        refuse_to_continue(self.name, self.tasks)
-
-    generate = chat
-
-    def adapted(self, *names: str) -> TaskModel:
-        """Itself: it takes no adapters."""
-        return self if not names else refuse_adapters(self.name)
-
-    def stats(self) -> EngineStats:
-        """Nothing: no engine runs it."""
-        return EngineStats()
-
     def task(self, name: str, inputs: Inputs, /, **parameters: Any) -> Any:
         """The result for one input, or a list of them for a list, in its order; see docs/tasks.md for each task.
 
@@ -158,14 +144,6 @@ class TaskModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def refuse_to_continue(name: str, tasks: Sequence[str]) -> NoReturn:
-    raise UnsupportedModel(f"{name} does not continue texts", hint=f"it can do {', '.join(tasks)}")
-
-
-def refuse_adapters(name: str) -> NoReturn:
-    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters here")
 
 
 def is_for_tasks(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...convert import child
-from ...convert.errors import EngineClosed, EngineCrashed, IngleError
+from ...convert.errors import EngineClosed, EngineCrashed, IngleError, UnsupportedModel
 from ..engine.at_exit import close_at_exit
 from ..engine.wire import Answer, Call
 from ..request import EngineStats, ModelInfo
-from .model import Inputs, TaskModel, refuse_adapters, refuse_to_continue
+from .model import Inputs, TaskModel
 
 STOP_S = 5.0
 
@@ -73,13 +74,18 @@ class TaskProcess:
 
     def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
         """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
-        refuse_to_continue(self.info.name, self.tasks)
+        raise UnsupportedModel(
+            f"{self.info.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}", param="model"
+        )
 
     generate = chat
 
     def adapted(self, *names: str) -> TaskProcess:
         """Itself: it takes no adapters."""
         return self if not names else refuse_adapters(self.info.name)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing to be attached: it has no streams."""
 
     def stats(self) -> EngineStats:
         """Nothing: no engine runs it."""
@@ -143,6 +149,10 @@ class TaskProcess:
             f"the process of the model {child.manner_of_death(code)}",
             hint="send the request again; if it happens again, `ingle verify` checks the model file",
         )
+
+
+def refuse_adapters(name: str) -> NoReturn:
+    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters here")
 
 
 def serve() -> None:

@@ -64,7 +64,7 @@ class TextTokenizer:
     def __init__(self, metadata: Mapping[str, Value], vocab: Vocab, segments: int) -> None:
         """``segments``: how many kinds of segments the model knows."""
         self._vocab = vocab
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # the library fails where one thread cuts while another one reads or writes
         self._source = metadata.get(KEY)
         self._segmented = segments > 1 and bool(metadata.get(SEGMENTS_KEY, True))
         self._metadata = metadata
@@ -95,8 +95,7 @@ class TextTokenizer:
         """A pair as often as it takes to read all of ``second`` in pieces that share ``stride`` tokens."""
         self._check(first, second)
         added = self.tokenizer.num_special_tokens_to_add(is_pair=True)
-        with self._lock:
-            question = len(self.tokenizer.encode(first, add_special_tokens=False).ids)
+        question = len(self.plain(first))
         if question + added + stride >= most:
             raise ContextLengthExceeded(
                 f"the question has {question} tokens and the stride {stride}, which leaves no room in {most}",
@@ -128,6 +127,11 @@ class TextTokenizer:
         tokenizer.no_padding()
         return tokenizer
 
+    def plain(self, text: str) -> list[int]:
+        """The ids of a text with nothing around it."""
+        with self._lock:
+            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
     def spelled(self, token: int) -> str:
         """A token as it stands in the vocabulary."""
         return self.tokenizer.id_to_token(token) or ""
@@ -140,7 +144,8 @@ class TextTokenizer:
     def decode(self, ids: list[int], *, special: bool = False) -> str:
         """The text of tokens; added ones show only if ``special``."""
         if self.exact:
-            return self.tokenizer.decode(ids, skip_special_tokens=not special)
+            with self._lock:
+                return self.tokenizer.decode(ids, skip_special_tokens=not special)
         return self._vocab.detokenize(ids, special=special)
 
     @property
