@@ -9,7 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer, vision
+from . import (
+    attach,
+    embedded,
+    families,
+    fp8,
+    generation,
+    gguf,
+    heads,
+    metadata,
+    plan,
+    prequantized,
+    sentence,
+    tokenizer,
+    vision,
+)
 from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
@@ -97,10 +111,12 @@ class Source:
         return {
             **general,
             **{f"{arch}.{key}": value for key, value in own.items()},
+            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
             **self.vocabulary.metadata,
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
+            **(generation.metadata(self.raw, self.generation) if arch == "t5" else {}),
         }
 
     @cached_property

@@ -10,8 +10,11 @@ from .exchange import Exchange
 from .metrics import CONTENT_TYPE
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
+from .openai_embeddings import EmbeddingRequest
 from .openai_models import entry, listing
 from .security import Gate, Rules
+from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest, TaskRequest
+from .tasking import Tasking
 from .traffic import Doors, Traffic
 
 
@@ -22,6 +25,7 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     app.add_middleware(Doors, traffic=traffic, metrics=exchange.metrics)
     install(app)
     pool = exchange.pool
+    tasking = Tasking(pool, exchange.strict)
 
     @app.get("/health")
     async def health() -> Response:
@@ -49,5 +53,33 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         return await exchange.respond(request, CompletionRequest)
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        return await tasking.respond(request, EmbeddingRequest)
+
+    @app.post("/v1/rerank")
+    async def rerank(request: Request) -> Response:
+        return await tasking.respond(request, RerankRequest)
+
+    @app.post("/v1/classify")
+    async def classify(request: Request) -> Response:
+        return await tasking.respond(request, ClassifyRequest)
+
+    @app.post("/v1/tasks/{task}")
+    async def task(request: Request, task: str) -> Response:
+        return await tasking.respond(request, TaskRequest, task=task)
+
+    @app.post("/embed")
+    async def tei_embed(request: Request) -> Response:
+        return await tasking.respond(request, Embed)
+
+    @app.post("/rerank")
+    async def tei_rerank(request: Request) -> Response:
+        return await tasking.respond(request, Rerank)
+
+    @app.post("/predict")
+    async def tei_predict(request: Request) -> Response:
+        return await tasking.respond(request, Predict)
 
     return app
