@@ -78,6 +78,8 @@ def write_checkpoint(folder: Path, entry: Mapping[str, Any], config: Mapping[str
     write_weights(folder / "model.safetensors", entry["tensors"], entry.get("centred", False))
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(TOKENIZER / file, folder / file)
+    for file, source in entry.get("beside", {}).items():
+        shutil.copyfile(TESTS / "vision" / source / file, folder / file)
     return folder
 
 

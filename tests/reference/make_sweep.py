@@ -59,7 +59,8 @@ def make(name: str, spec: Model) -> None:
         folder = Path(temporary)
         config, shapes = saved(spec, folder)
         entry = {"model": spec.model, "transformers": transformers.__version__, "config": {**config, **spec.written},
-                 "older": spec.older, "centred": spec.centred, "tensors": shapes}  # fmt: skip
+                 "older": spec.older, "centred": spec.centred, "tensors": shapes,
+                 **({"beside": spec.beside} if spec.beside else {})}  # fmt: skip
         sweeping.write_checkpoint(folder, entry, config)
         entry["prompts"] = logits(spec, folder)
     path = sweeping.SWEEP / f"{name}.json"

@@ -13,7 +13,8 @@ class Model:
     """One model. ``older``: what its config was called before transformers 5, where the generic rules cannot know it.
 
     written: what is changed in the config after saving. centred: norms multiply with one more than they store.
-    lengths: of the prompts, where the usual ones would not reach what is to be tested.
+    lengths: of the prompts, where the usual ones would not reach what is to be tested. beside: files that are needed,
+    and the checkpoint of tests/vision/ that has them.
     """
 
     model: str
@@ -22,6 +23,7 @@ class Model:
     written: dict[str, Any] = field(default_factory=dict)
     centred: bool = False
     lengths: tuple[int, ...] = ()
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -157,4 +159,16 @@ MODELS: dict[str, Model] = {
                                 "text_config": {**UNTIED, **EXPERTS, **DELTA, "rope_parameters": SECTIONED_ROPE,
                                                 "shared_expert_intermediate_size": 24},
                                 "vision_config": QWEN_PICTURES}, centred=True),
+    **{name: Model(f"{kind}ForConditionalGeneration", {
+                       "text_config": {"model_type": "llama", **UNTIED}, "tie_word_embeddings": False,
+                       "vision_config": {**PICTURES, "hidden_size": 32, "image_size": 32, "patch_size": 8},
+                       "scale_factor": 2},
+                       beside={"processor_config.json": "smolvlm"})
+       for name, kind in (("smolvlm", "SmolVLM"), ("idefics3", "Idefics3"))},
+    "qwen2_5_vl": Model("Qwen2_5_VLForConditionalGeneration", {
+                        "text_config": {**UNTIED, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0,
+                                                                      "mrope_section": [1, 1, 2]}},
+                        "vision_config": {"hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2,
+                                          "out_hidden_size": 32, "fullatt_block_indexes": [1]},
+                        "tie_word_embeddings": False}, beside={"preprocessor_config.json": "qwen2_5_vl"}),
 }  # fmt: skip
