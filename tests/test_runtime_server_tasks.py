@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import tasked
 from fake_model import FakeCatalog
 from ingle.convert import convert
-from ingle.convert.errors import BadGGUF, EngineCrashed
+from ingle.convert.errors import BadGGUF, EngineCrashed, UnsupportedModel
+from ingle.runtime.options import AdapterFile, LoadOptions
+from ingle.runtime.server.catalog import StoreCatalog
 from ingle.runtime.server.pool import Installed
+from ingle.runtime.store.store import Store
 from ingle.runtime.tasks.process import TaskProcess
 from served import Served, served
 from test_runtime_seq2seq import recipe as t5_recipe
@@ -185,3 +189,17 @@ def test_a_file_that_cannot_be_loaded_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(BadGGUF, match=r"x\.gguf"):
         TaskProcess(tmp_path / "x.gguf")
+
+
+def test_a_model_for_tasks_takes_no_adapter_and_no_projector(tmp_path: Path) -> None:
+    tasked.write(tmp_path / "checkpoint", tasked.recipe("bert_labels"))
+    path = convert(tmp_path / "checkpoint", tmp_path / "m.gguf", "f32").path
+    catalog = StoreCatalog(Store(tmp_path / "home"), LoadOptions(adapters=(AdapterFile("a.gguf"),)))
+    plain = Installed("m", str(path), 1, 1)
+    for given in (replace(plain, adapters=()), replace(plain, mmproj="p.gguf")):
+        with pytest.raises(UnsupportedModel, match="no LoRA adapters and no projector"):
+            catalog.load(given)
+    model = catalog.load(plain)
+    assert isinstance(model, TaskProcess)
+    assert model.adapted() is model
+    model.close()

@@ -58,13 +58,13 @@ class StoreCatalog:
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
         from ..tasks.model import is_for_tasks
-        from ..tasks.process import TaskProcess, refuse_adapters
+        from ..tasks.process import TaskProcess, refuse_additions
 
         adapters = self._options.adapters if installed.adapters is not None else ()
         options = replace(self._options, adapters=adapters, mmproj=installed.mmproj)
         if is_for_tasks(Path(installed.target)):
-            if options.adapters:
-                refuse_adapters(installed.name)
+            if options.adapters or options.mmproj:
+                refuse_additions(installed.name)
             return TaskProcess(Path(installed.target), threads=options.threads)
         return Model.load(installed.target, options=options, isolation="process")
 

@@ -82,7 +82,7 @@ class TaskProcess:
 
     def adapted(self, *names: str) -> TaskProcess:
         """Itself: it takes no adapters."""
-        return self if not names else refuse_adapters(self.info.name)
+        return self if not names else refuse_additions(self.info.name)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to be attached: it has no streams."""
@@ -151,8 +151,8 @@ class TaskProcess:
         )
 
 
-def refuse_adapters(name: str) -> NoReturn:
-    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters here")
+def refuse_additions(name: str) -> NoReturn:
+    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters and no projector")
 
 
 def serve() -> None:
