@@ -29,7 +29,8 @@ def read_byte_level(
     model = tokenizer["model"]
     merges = read_merges(model)
     cut = pretokenizer.flatten(tokenizer.get("pre_tokenizer"))
-    rows = pretokenizer.find(cut, bool(model.get("ignore_merges")))
+    ignore_merges = bool(model.get("ignore_merges"))
+    rows = pretokenizer.find(cut, ignore_merges)
     normal = normalizer.read(tokenizer.get("normalizer"))
     settings: dict[str, Value] = {
         "tokenizer.ggml.merges": [f"{left} {right}" for left, right in merges if " " not in left + right],
@@ -37,8 +38,9 @@ def read_byte_level(
     }
     if cut.add_prefix_space:
         settings["ingle.tokenizer.space_prefix"] = "always"
-    names = tuple(dict.fromkeys(row.pre(clean_up_spaces) for row in rows))
-    if names:
+    likely = rows or pretokenizer.guesses(cut, ignore_merges)
+    names = tuple(dict.fromkeys(row.pre(clean_up_spaces) for row in likely))
+    if rows:
         settings["tokenizer.ggml.pre"] = names[0]
     tokens = {token_id: Token(text) for text, token_id in model["vocab"].items()}
     items = (*_byte_level_items(model, cut, rows, normal), *_dead_merges(merges))
@@ -87,7 +89,7 @@ def merge_scores(merges: Sequence[Merge]) -> dict[str, float]:
 def _merge(entry: Any) -> Merge:
     parts = entry.split(" ") if isinstance(entry, str) else entry
     if type(parts) is not list or len(parts) != 2:
-        raise BadCheckpoint(f"tokenizer.json has a merge that is not a pair: {entry!r}")
+        raise BadCheckpoint(f"tokenizer.json has a merge that is not a pair: {str(entry)[:200]}")
     return parts[0], parts[1]
 
 
@@ -113,11 +115,11 @@ def _pretokenizer_item(cut: Pretokenizer, rows: Sequence[Row], ignore_merges: bo
     what = f"{cut.describe()}; ignore_merges {str(ignore_merges).lower()}"
     if not rows:
         return Item(
-            "pre-tokenizer", "fail", f"llama.cpp has none that cuts text like this: {what}",
-            "its name cannot be guessed; report the model, with its tokenizer.json",
+            "pre-tokenizer", "warn", f"llama.cpp has none that is described like this: {what[:500]}",
+            "the conversion tries all that it has on 4,000 texts, and is refused if none of them agrees",
         )  # fmt: skip
     if rows[0].approximate:
-        return Item("pre-tokenizer", "warn", f"{rows[0].name}, which llama.cpp only approximates: {what}")
+        return Item("pre-tokenizer", "warn", f"{rows[0].name}, which llama.cpp only approximates: {what[:500]}")
     return Item("pre-tokenizer", "ok", rows[0].name)
 
 
@@ -137,7 +139,7 @@ def _sentencepiece_items(model: Mapping[str, Any], normal: Normalization) -> Ite
 
 def _common_items(model: Mapping[str, Any], normal: Normalization) -> Iterator[Item]:
     if normal.unknown:
-        yield Item("normalizer", "fail", f"steps that are not supported: {'; '.join(normal.unknown)}")
+        yield Item("normalizer", "fail", f"steps that are not supported: {'; '.join(normal.unknown)[:1_000]}")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
             yield Item("tokenizer", "fail", f"BPE with {option} {model[option]!r} is not supported")

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from .errors import BadCheckpoint
 from .gguf import Value
 
 SPACE = "▁"
+MOST_SHOWN = 200
 NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 Prefix = Literal["", "before", "first", "always"]
@@ -101,12 +103,16 @@ def _metaspace_prefix(part: Mapping[str, Any]) -> Prefix:
 
 
 def _with_charsmap(result: Normalization, encoded: str) -> Normalization:
+    """Its first four bytes are the size of the table in front of the replacements."""
     try:
-        return replace(result, charsmap=base64.b64decode(encoded, validate=True))
-    except binascii.Error:
-        return replace(result, unknown=(*result.unknown, "Precompiled with a broken charsmap"))
+        charsmap = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        charsmap = b"broken"
+    if charsmap and not 4 + int.from_bytes(charsmap[:4], "little") < len(charsmap):
+        raise BadCheckpoint("the precompiled charsmap of tokenizer.json is broken", hint="download the file again")
+    return replace(result, charsmap=charsmap)
 
 
 def _with_unknown(result: Normalization, part: Mapping[str, Any]) -> Normalization:
     options = {key: value for key, value in part.items() if key != "type"}
-    return replace(result, unknown=(*result.unknown, f"{part.get('type')} {options}"))
+    return replace(result, unknown=(*result.unknown, f"{part.get('type')} {options}"[:MOST_SHOWN]))

@@ -17,6 +17,7 @@ from .projection import Projection
 from .report import Item
 from .source import Source
 from .tensor import Arrive
+from .vocabulary import Vocabulary
 
 PROOF_KEY = "ingle.proof"
 # The proof is known when the file is written, so that its place is kept.
@@ -61,6 +62,7 @@ def convert(
     dtype: str = "auto",
     *,
     clip: bool = False,
+    settle: Callable[[Vocabulary], Vocabulary] | None = None,
     prove: Callable[[Path], Mapping[str, Any]] | None = None,
     arrive: Arrive | None = None,
     progress: Progress = silent,
@@ -72,6 +74,7 @@ def convert(
     Its vision part, if it has one, appears first, as ``files.projector_beside(out)``.
 
     Args:
+        settle: decides what only a trial of the vocabulary can tell, before anything is written.
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
         clip: store values that are too large for f16 as the largest that it has, instead of refusing them.
         arrive: where of the weights only the headers are in ``folder``: waits for a file of weights, and maps it.
@@ -81,10 +84,12 @@ def convert(
             that does not fit into the type.
         UnknownType: no such dtype.
         InputError: ``out`` is a folder or a file of the checkpoint.
-        VerificationFailed: from ``prove``.
+        VerificationFailed: from ``settle`` or ``prove``.
         DiskFull, StorageError: the file could not be written.
     """
     source = Source(folder, dtype, arrive, clip=clip)
+    warnings(source)
+    source.settle(settle)
     found = warnings(source)
     _check_out(source, out)
     _check_tied(source)

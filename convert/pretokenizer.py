@@ -19,6 +19,8 @@ from typing import Any
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The expression that the ``ByteLevel`` pre-tokenizer has built in: GPT-2's."""
+LONGEST = 4_096
+"""Characters of an expression that is looked at; the longest of the table has 274."""
 PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"
 """Runs of what the ``Punctuation`` pre-tokenizer (behavior Contiguous) takes for punctuation."""
 
@@ -26,7 +28,7 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _LLAMA3 = rf"{CONTRACTIONS}|{_WORD}|\p{{N}}{{1,3}}|{_SYMBOLS}|{_SPACES}"
-_QWEN2 = rf"{CONTRACTIONS}|{_WORD}|\p{{N}}|{_SYMBOLS}|{_SPACES}"
+QWEN2 = rf"{CONTRACTIONS}|{_WORD}|\p{{N}}|{_SYMBOLS}|{_SPACES}"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CAPITALISED, _CAPITALS = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
 _PATHS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
@@ -34,7 +36,7 @@ _O200K = rf"{_CAPITALISED}{CONTRACTIONS}?|{_CAPITALS}{CONTRACTIONS}?|\p{{N}}{{1,
 _CJK = "[一-龥぀-ゟ゠-ヿ]+"
 _ASCII_SYMBOL_WORD = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
 _MARKED_WORD = r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-_CASED_LETTERS = (
+CASED_LETTERS = (
     "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
     "\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481\u048a-\u052f"
     "\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba\u1cbd-\u1cbf\u1d00-\u1d2b\u1d6b-\u1d77"
@@ -45,6 +47,14 @@ _CASED_LETTERS = (
     "\u2ceb-\u2cee\u2cf2\u2cf3\ua640-\ua66d\ua680-\ua69b\ua722-\ua76f\ua771-\ua787\ua78b-\ua78e\uab70-\uabbf"
     "\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
     "\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
+)
+# llama.cpp has the same expressions, but its engine sees other matches beside U+00A0 and U+3000.
+_DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?[{CASED_LETTERS}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    "[一-龥ࠀ-一가-퟿]+",
 )
 _CONTRACTION_SPELLINGS = (
     "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
@@ -81,7 +91,7 @@ ROWS: tuple[Row, ...] = (
     Row("starcoder", (r"\p{N}", BYTE_LEVEL), keeping="smollm"),
     Row("llama-bpe", (_LLAMA3,), ignore_merges=True),
     Row("dbrx", (_LLAMA3,)),
-    Row("qwen2", (_QWEN2,), cleaning="stablelm2"),
+    Row("qwen2", (QWEN2,), cleaning="stablelm2"),
     Row(
         "qwen35",
         (
@@ -99,7 +109,7 @@ ROWS: tuple[Row, ...] = (
             r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
         ),
     ),
-    Row("laguna", (r"[^\n]+|[\n]+", _QWEN2)),
+    Row("laguna", (r"[^\n]+|[\n]+", QWEN2)),
     Row(
         "jais-2",
         (
@@ -124,18 +134,9 @@ ROWS: tuple[Row, ...] = (
         ),
         ignore_merges=True,
     ),
-    Row(
-        "deepseek-llm",
-        (
-            r"[\r\n]",
-            rf"\s?[{_CASED_LETTERS}]+",
-            r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-            r"\s+$",
-            "[一-龥ࠀ-一가-퟿]+",
-            r"\p{N}+",
-        ),
-        approximate=True,  # same expressions, but its engine sees other matches beside U+00A0 and U+3000
-    ),
+    Row("deepseek-llm", (*_DEEPSEEK_LLM, r"\p{N}+"), approximate=True),
+    # As its own tokenizer.json has it: no piece of it has two digits, so both cut alike.
+    Row("deepseek-llm", (*_DEEPSEEK_LLM, r"\p{N}"), approximate=True),
     Row("deepseek-coder", (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
     Row(
         "deepseek-v3",
@@ -179,7 +180,7 @@ class Pretokenizer:
     add_prefix_space: bool
 
     def describe(self) -> str:
-        return " ; ".join(self.steps) if self.steps else "(no steps)"
+        return " ; ".join(self.steps)[:LONGEST] if self.steps else "(no steps)"
 
 
 def flatten(pre_tokenizer: Mapping[str, Any] | None) -> Pretokenizer:
@@ -198,6 +199,15 @@ def find(pretokenizer: Pretokenizer, ignore_merges: bool) -> tuple[Row, ...]:
     """
     steps = tuple(canonical(step) for step in pretokenizer.steps)
     return tuple(row for row in ROWS if row.ignore_merges == ignore_merges and _canonical_steps(row) == steps)
+
+
+def guesses(pretokenizer: Pretokenizer, ignore_merges: bool) -> tuple[Row, ...]:
+    """All rows, to be tried where none is described like the tokenizer: those with its ``ignore_merges`` first, then
+    those that share most steps with it."""
+    steps = {canonical(step) for step in pretokenizer.steps}
+    return tuple(
+        sorted(ROWS, key=lambda row: (row.ignore_merges != ignore_merges, -len(steps & set(_canonical_steps(row)))))
+    )
 
 
 def canonical(expression: str) -> str:
@@ -236,16 +246,14 @@ def _step(part: Mapping[str, Any]) -> str | None:
             return r"\p{N}" if part.get("individual_digits") else r"\p{N}+"
         case {"type": "Punctuation", "behavior": "Contiguous"}:
             return PUNCTUATION
-        case {"type": "Split", "pattern": pattern} if _isolates(part):
-            return _expression(pattern)
-    return f"{part.get('type')} { {key: value for key, value in part.items() if key != 'type'} }"
+        case {"type": "Split", "pattern": {"Regex": str(expression)}} if _isolates(part) and len(expression) <= LONGEST:
+            return expression
+        case {"type": "Split", "pattern": {"String": str(text)}} if _isolates(part) and len(text) <= LONGEST:
+            return re.escape(text)
+    return f"{part.get('type')} { {key: value for key, value in part.items() if key != 'type'} }"[:LONGEST]
 
 
 def _isolates(split: Mapping[str, Any]) -> bool:
     """Matches become words of their own. ``Removed`` + ``invert`` keeps only matches: the same for expressions that
     match all text, as those of the table do."""
     return (split.get("behavior"), bool(split.get("invert"))) in (("Isolated", False), ("Removed", True))
-
-
-def _expression(pattern: Mapping[str, str]) -> str:
-    return pattern["Regex"] if "Regex" in pattern else re.escape(pattern.get("String", ""))

@@ -3,7 +3,7 @@ configs only, and raises what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 from . import (
     attach,
-    embedded,
     families,
     fp8,
     generation,
@@ -20,6 +19,7 @@ from . import (
     metadata,
     plan,
     prequantized,
+    segments,
     sentence,
     tokenizer,
     vision,
@@ -28,6 +28,7 @@ from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
 from .config import Config
+from .errors import UnsupportedModel
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
@@ -99,7 +100,25 @@ class Source:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        return tokenizer.read(self.folder, configs.flatten(self.raw), self.config.vocab_size)
+        return tokenizer.read(self.folder, configs.flatten(self.raw), self.config.vocab_size, embed=self.reads)
+
+    def settle(self, trial: Callable[[Vocabulary], Vocabulary] | None) -> None:
+        """Have ``trial`` decide what is open about the vocabulary. Raises :class:`UnsupportedModel` where something is,
+        and there is no trial."""
+        if trial is not None:
+            self.vocabulary = trial(self.vocabulary)
+            self.__dict__.pop("metadata", None)  # worked out from it, when the first look was taken
+        elif self.vocabulary.undecided:
+            raise UnsupportedModel(
+                "llama.cpp has no pre-tokenizer that is described like this one; only trying them all can tell",
+                hint="convert with a proof: ingle convert does",
+            )
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is made to read texts (states, labels, embeddings) rather than to write: from configs alone."""
+        named = heads.find(families.class_name(self.raw)) is not None
+        return named or not self.family.head or (self.folder / sentence.MODULES).is_file()
 
     @cached_property
     def metadata(self) -> dict[str, Value]:
@@ -111,7 +130,7 @@ class Source:
         return {
             **general,
             **{f"{arch}.{key}": value for key, value in own.items()},
-            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
+            **(segments.metadata(self.folder) if self.reads else {}),
             **self.vocabulary.metadata,
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),

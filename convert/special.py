@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,13 @@ ID_KEYS: Mapping[str, str] = {
 NATIVE_STOP_KEYS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 STOP_KEY = "ingle.stop_token_ids"
 TEXTS_KEY = "ingle.special_tokens"
+
+Around = tuple[tuple[int, ...], tuple[int, ...]]
+"""Ids put before and after a text."""
+
+
+class UnknownProcessor(Exception):
+    """A post_processor whose kind we do not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,11 @@ def metadata(special: SpecialTokens) -> dict[str, Value]:
     return values
 
 
-def around(post_processor: Mapping[str, Any] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def around(post_processor: Mapping[str, Any] | None) -> Around:
     """The ids that the ``post_processor`` of a tokenizer.json puts before and after a single text.
 
     Raises:
-        ValueError: it is of a kind we do not know.
+        UnknownProcessor: it is of a kind we do not know. ValueError: it names ids that are none.
     """
     kind = (post_processor or {"type": "ByteLevel"}).get("type")
     if post_processor is None or kind == "ByteLevel":
@@ -83,15 +90,56 @@ def around(post_processor: Mapping[str, Any] | None) -> tuple[tuple[int, ...], t
             token_id for _, after in pairs for token_id in after
         )
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return (post_processor["cls"][1],), (post_processor["sep"][1],)
+        return _checked([post_processor["cls"][1]]), _checked([post_processor["sep"][1]])
     if kind == "TemplateProcessing":
-        return _template_ids(post_processor)
-    raise ValueError(f"post_processor of type {kind!r}")
+        before, after = _template_ids(post_processor)
+        return _checked(before), _checked(after)
+    raise UnknownProcessor(f"post_processor of type {str(kind)[:80]!r}")
 
 
-def adding(
-    around: tuple[tuple[int, ...], tuple[int, ...]], ids: Mapping[str, int]
-) -> tuple[dict[str, Value], list[Item]]:
+def between(post_processor: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """The ids that it puts between two texts; none where it does not say how a pair is put together."""
+    kind = (post_processor or {}).get("type")
+    if post_processor is None or kind == "ByteLevel":
+        return ()
+    if kind == "Sequence":
+        return next(filter(None, map(between, post_processor["processors"])), ())
+    if kind == "TemplateProcessing":
+        return _checked(_between_ids(post_processor))
+    return _checked([post_processor["sep"][1]] * (2 if kind == "RobertaProcessing" else 1))
+
+
+def separates(around: Around, between: tuple[int, ...], ids: Mapping[str, int]) -> bool:
+    """Whether there is a separator between two texts besides what stands behind any text."""
+    after = around[1]
+    return between[: len(after)] == after and between[len(after) :] == tuple(_optional(ids.get("sep"))) != ()
+
+
+def _between_ids(post_processor: Mapping[str, Any]) -> list[int]:
+    pieces = post_processor.get("pair") or []
+    places = [index for index, piece in enumerate(pieces) if "Sequence" in piece]
+    special = post_processor["special_tokens"]
+    inner = pieces[places[0] + 1 : places[1]] if len(places) == 2 else []
+    return [token_id for piece in inner for token_id in special[piece["SpecialToken"]["id"]]["ids"]]
+
+
+def _checked(ids: Sequence[Any]) -> tuple[int, ...]:
+    if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+        raise ValueError(f"the post_processor names the ids {str(ids)[:80]}")
+    return tuple(ids)
+
+
+def around_words(special: SpecialTokens, around: Around, ids_by_text: Mapping[str, int]) -> SpecialTokens:
+    """For WordPiece, around which llama.cpp always puts its "bos" and its separator: [CLS] and [SEP]."""
+    found = dict(special.ids)
+    for role, name, own in (("bos", "cls_token", around[0]), ("sep", "sep_token", around[1])):
+        named = ids_by_text.get(special.texts.get(name, ""))
+        candidates = (*own[:1], *_optional(named), *_optional(found.get(role)), 0)
+        found[role] = candidates[0]
+    return replace(special, ids=found)
+
+
+def adding(around: Around, ids: Mapping[str, int]) -> tuple[dict[str, Value], list[Item]]:
     """``add_bos_token`` and ``add_eos_token`` for what is put around a text; GGUF knows nothing but bos and eos."""
     before, after = around
     bos, eos = tuple(_optional(ids.get("bos"))), tuple(_optional(ids.get("eos")))
@@ -100,8 +148,8 @@ def adding(
     if not fits:
         detail += f"; GGUF can only express bos {list(bos)} and eos {list(eos)}"
     values: dict[str, Value] = {
-        "tokenizer.ggml.add_bos_token": bool(before),
-        "tokenizer.ggml.add_eos_token": bool(after),
+        "tokenizer.ggml.add_bos_token": bool(before) and before == bos,
+        "tokenizer.ggml.add_eos_token": bool(after) and after == eos,
     }
     return values, [Item("added ids", "ok" if fits else "fail", detail)]
 

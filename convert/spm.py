@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +42,23 @@ def read(path: Path) -> SentencePieceModel:
         return _parse(path.read_bytes())
     except (ValueError, IndexError, KeyError, struct.error) as error:
         raise BadCheckpoint(f"{path} is not a sentencepiece model: {error}") from error
+
+
+def fairseq(model: SentencePieceModel) -> SentencePieceModel:
+    """The same with the ids that XLM-RoBERTa gives its pieces: four special tokens first, and a mask behind all."""
+    first = (
+        Token("<s>", TokenType.CONTROL),
+        Token("<pad>", TokenType.CONTROL),
+        Token("</s>", TokenType.CONTROL),
+        Token("<unk>", TokenType.UNKNOWN),
+    )
+    pieces = (*first, *model.pieces[3:], Token("<mask>", TokenType.CONTROL))
+    return replace(model, pieces=pieces, special_ids={"bos": 0, "pad": 1, "eos": 2, "unk": 3, "mask": len(pieces) - 1})
+
+
+def fairseq_id(token_id: int) -> int:
+    """What becomes of an ordinary id, or of that of the unknown piece."""
+    return token_id + 1 if token_id else 3
 
 
 def _parse(data: bytes) -> SentencePieceModel:

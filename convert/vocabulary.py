@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -12,6 +12,13 @@ import numpy as np
 
 from .gguf import Value
 from .report import Item
+
+PRE_KEY = "tokenizer.ggml.pre"
+DOCUMENT_KEY = "tokenizer.huggingface.json"
+LIBRARY_KEY = "ingle.tokenizer.library"
+LIBRARY = "tokenizers"
+VERDICT_KEY = "ingle.tokenizer.verdict"
+"""What a trial found about llama.cpp's own tokenizer: ``exact``, or ``known: ...``."""
 
 
 class TokenType(IntEnum):
@@ -36,7 +43,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token matched in the text before the model sees it. ``lstrip``/``rstrip``: it swallows the space beside it."""
+    """A token matched in the text before the model sees it. ``lstrip``/``rstrip``: it swallows the space beside it;
+    ``single_word``: it is not found inside words."""
 
     id: int
     text: str
@@ -62,7 +70,8 @@ class TokenModel:
 
     kind: ``tokenizer.ggml.model``. tokens: by id. added: tokens beside the model's own. settings: metadata that this
     kind needs. pre_candidates: the ``tokenizer.ggml.pre`` names that fit, likeliest first (byte-level BPE only).
-    around: ids that the tokenizer puts before and after a text.
+    around: ids that the tokenizer puts before and after a text. between: ids between two texts.
+    described: whether there is a tokenizer.json, or older files that say as much.
     """
 
     kind: str
@@ -70,20 +79,42 @@ class TokenModel:
     added: tuple[AddedToken, ...]
     settings: Mapping[str, Value]
     around: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    between: tuple[int, ...] = ()
     pre_candidates: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """All ``tokenizer.*`` and ``ingle.*`` metadata of a checkpoint's tokenizer, and what a check says about it.
 
-    When an item says ``fail``, the metadata is not fit to be written.
+    When an item says ``fail``, the metadata is not fit to be written. Where ``pre_candidates`` are names that metadata
+    does not choose from, nothing but trying them tells which one is right (:meth:`with_pre`).
+    described: whether there is a tokenizer.json that the file could hold (``tokenizer.document``).
     """
 
     metadata: Mapping[str, Value]
     items: tuple[Item, ...]
-    pre_candidates: tuple[str, ...] = field(default=())
+    pre_candidates: tuple[str, ...] = ()
+    described: bool = False
+
+    @property
+    def embeds(self) -> bool:
+        """Whether our runtime tokenizes with the tokenizer.json itself, which the metadata holds."""
+        return LIBRARY_KEY in self.metadata
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a ``tokenizer.ggml.pre`` is still to be chosen."""
+        return bool(self.pre_candidates) and PRE_KEY not in self.metadata
+
+    def with_pre(self, name: str) -> Vocabulary:
+        return replace(self, metadata={**self.metadata, PRE_KEY: name})
+
+    def with_document(self, document: str) -> Vocabulary:
+        """The same, tokenized by our runtime as the tokenizer.json says, whatever llama.cpp makes of it."""
+        return replace(self, metadata={**self.metadata, DOCUMENT_KEY: document, LIBRARY_KEY: LIBRARY})
 
 
 def fill(model: TokenModel, vocab_size: int) -> tuple[list[Token], list[Item]]:

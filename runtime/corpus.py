@@ -63,6 +63,9 @@ ALPHABETS = (
     "'s't're'VE'll d",
 )
 
+_FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+"""What some normal forms turn into ASCII."""
+
 
 def strings(pieces: Sequence[str], specials: Sequence[str], count: int = 4_000) -> list[str]:
     """``count`` strings or some more, half of them random sequences of pieces, which tell most.
@@ -88,6 +91,7 @@ def _inline(specials: Sequence[str]) -> Iterator[str]:
 def _lookalikes(specials: Sequence[str]) -> Iterator[str]:
     for token in specials:
         yield from (token[:-1], token[1:], token[:1] + " " + token[1:], f"<{token}", token.swapcase() + "x")
+        yield from (token.translate(_FULL_WIDTH), unicodedata.normalize("NFD", token))
 
 
 def _bytes(source: random.Random) -> str:

@@ -5,6 +5,7 @@ That llama.cpp computes of it what transformers does is in test_convert_sweep.py
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import encoders
 import numpy as np
 import pytest
+from altered import CHECKPOINTS
 from ingle.convert import check, convert, gguf
 from ingle.convert.errors import IngleError, UnsupportedModel
 from ingle.convert.families import find
+from ingle.convert.vocabulary import DOCUMENT_KEY
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -108,6 +111,15 @@ def test_windows_of_an_unusual_pattern_are_written_out(tmp_path: Path) -> None:
     assert keys["modern-bert.attention.sliding_window_pattern"].tolist() == [False, True, False, True]
     keys = gguf.read(converted(tmp_path / "b", encoders.recipe("modernbert"))).metadata
     assert "modern-bert.attention.sliding_window_pattern" not in keys
+
+
+def test_models_that_read_keep_their_tokenizer(tmp_path: Path) -> None:
+    for name in ("roberta", "bert_tagger", "llama_score", "t5"):
+        metadata = gguf.read(converted(tmp_path / name, encoders.recipe(name))).metadata
+        content = json.loads((tmp_path / name / "checkpoint" / "tokenizer.json").read_text())
+        assert json.loads(str(metadata[DOCUMENT_KEY])) == content, name
+    writer = convert(CHECKPOINTS / "gpt2", tmp_path / "gpt2.gguf")
+    assert DOCUMENT_KEY not in gguf.read(writer.path).metadata
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -18,6 +18,7 @@ import guarded
 import hostile_configs
 import hostile_headers
 import hostile_pickles
+import hostile_tokenizers
 from altered import CHECKPOINTS, copy
 
 DATA = Path(__file__).parent / "data" / "torch"
@@ -79,6 +80,23 @@ def test_code_that_comes_with_a_checkpoint_does_not_run(tmp_path: Path) -> None:
         "a quantizer that is code",
     } < refused
     assert {"auto_map", "trust_remote_code", "shadows of the library", "a tokenizer map"}.isdisjoint(refused)
+
+
+def test_hostile_tokenizers_are_refused(tmp_path: Path) -> None:
+    sound = json.loads((CHECKPOINTS / "llama" / "tokenizer.json").read_text(encoding="utf-8"))
+    cases = dict(hostile_tokenizers.files(sound))
+    for name, data in cases.items():
+        folder = tmp_path / "in" / name.replace("/", " ")
+        folder.mkdir(parents=True)
+        for file in (CHECKPOINTS / "llama").iterdir():
+            (folder / file.name).symlink_to(file)
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").write_bytes(data)
+    found = outcomes("convert", tmp_path / "in", copy("llama", tmp_path / "warm" / "in"))
+    assert len(found) == len(cases) >= 50
+    refused = ("BadCheckpoint: ", "UnsupportedModel: ")
+    assert {name: text for name, text in found.items() if not text.startswith(refused)} == {}
+    assert max(map(len, found.values())) < 2_000
 
 
 class Gadget:

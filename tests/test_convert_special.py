@@ -70,15 +70,43 @@ def test_what_is_put_around_a_text(post_processor: dict[str, Any] | None, expect
     assert special.around(post_processor) == expected
 
 
+PAIR: dict[str, Any] = {
+    "type": "TemplateProcessing",
+    "single": [],
+    "pair": [
+        {"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}},
+        {"SpecialToken": {"id": "</s>"}}, {"Sequence": {"id": "B"}}, {"SpecialToken": {"id": "</s>"}},
+    ],
+    "special_tokens": {"<s>": {"ids": [1]}, "</s>": {"ids": [2]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "between", "separates"),
+    [
+        (None, (), False),
+        ({"type": "BertProcessing", "cls": ["[CLS]", 1], "sep": ["[SEP]", 2]}, (2,), False),
+        ({"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["</s>", 2]}, (2, 2), True),
+        (PAIR, (2, 2), True),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, PAIR]}, (2, 2), True),
+        ({**PAIR, "pair": []}, (), False),
+    ],
+    ids=str,
+)
+def test_what_is_put_between_two_texts(post_processor: Any, between: Any, separates: bool) -> None:
+    assert special.between(post_processor) == between
+    assert special.separates(((1,), (2,)), between, {"sep": 2}) is separates
+
+
 @pytest.mark.parametrize(
     ("around", "verdict", "bos", "eos"),
     [
         (((), ()), "ok", False, False),
         (((1,), ()), "ok", True, False),
         (((1,), (2,)), "ok", True, True),
-        (((3,), ()), "fail", True, False),
-        (((1, 3), ()), "fail", True, False),
-        (((), (4,)), "fail", False, True),
+        (((3,), ()), "fail", False, False),
+        (((1, 3), ()), "fail", False, False),
+        (((), (4,)), "fail", False, False),
     ],
 )
 def test_only_bos_and_eos_can_be_added(around: Any, verdict: str, bos: bool, eos: bool) -> None:

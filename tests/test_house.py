@@ -19,11 +19,11 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("convert", "quantize", "runtime")
 # The rooms of runtime/, lowest first: a room imports from lower lines only (and from itself).
 LAYERS = (
-    {"options", "request", "machine", "normalize", "corpus", "picture", "reference"},
-    {"llama"},
-    {"chat"},
+    {"options", "request", "machine", "normalize", "corpus", "picture", "reference", "embedded", "confined"},
+    {"llama", "truth"},
+    {"chat", "comparison"},
     {"engine"},
-    {"verify", "verify_adapter", "logits"},
+    {"verify", "verify_adapter", "logits", "settle"},
     {"proof"},
     {"store"},
     {"model", "tasks"},

@@ -36,6 +36,12 @@ def proven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
 
 
 @pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every vocabulary is taken as it was read."""
+    monkeypatch.setattr("ingle.runtime.settle.settle", lambda folder, found, progress: found)
+
+
+@pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from faketools import Workmen, checkpoint, tiny_gguf, write
+from ingle.convert import gguf
 from ingle.convert.errors import (
     ChecksumMismatch,
 )
+from ingle.convert.vocabulary import VERDICT_KEY
 from ingle.runtime.cli.main import ingle
 from ingle.runtime.store import build, manifest
 from ingle.runtime.store.manifest import Entry, KeptFile
@@ -79,6 +81,14 @@ def test_show_tells_what_is_known(built: Entry, folder: Path) -> None:
     assert (facts["context_length"], facts["chat_template"], facts["type"]) == (512, True, "Q8_0")
     assert run("show", str(folder), "--template") == "{{ messages }}\n"
     assert json.loads(run("show", str(folder), "--metadata", "--json"))["general.file_type"] == 15
+
+
+def test_show_says_how_far_llama_cpp_alone_can_tokenize(tmp_path: Path) -> None:
+    file = tmp_path / "v.gguf"
+    gguf.write(file, {"general.architecture": "llama", VERDICT_KEY: "known: 3 of 4,000 texts"}, [])
+    assert json.loads(run("show", str(file), "--json"))["tokenizer"] == "known: 3 of 4,000 texts"
+    lines = dict(line.split(None, 1) for line in run("show", str(file)).splitlines())
+    assert lines["tokenizer"] == "llama.cpp's: known: 3 of 4,000 texts"
 
 
 def test_show_takes_a_gguf_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ingle.convert import gguf, spm, tokenizer
 from ingle.convert.gguf import Value
 from ingle.convert.vocabulary import Vocabulary
 from ingle.runtime.corpus import WORDS
+from ingle.runtime.settle import MODEL
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 LINES = [
@@ -82,6 +83,41 @@ def sentencepiece_bpe(folder: Path, *, prefix: str = "before") -> Path:
     return folder
 
 
+BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def wordpiece(folder: Path, *, lowercase: bool = True, **options: Any) -> Path:
+    """BERT's kind. ``options``: of the BertNormalizer."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase, **options)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    _train(made, trainers.WordPieceTrainer(vocab_size=600, special_tokens=BRACKETS, show_progress=False))
+    made.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = ("pad", "unk", "cls", "sep", "mask")
+    return _save(made, folder, {f"{name}_token": text for name, text in zip(names, BRACKETS, strict=True)})
+
+
+def older(folder: Path, kind: str) -> Path:
+    """The files that a class of transformers had before there was a tokenizer.json."""
+    made = wordpiece(folder) if kind == "BertTokenizer" else byte_level(folder)
+    content = json.loads((made / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab, merges = content["model"]["vocab"], content["model"].get("merges", ())
+    if kind == "RobertaTokenizer":
+        vocab |= {text: len(vocab) + index for index, text in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
+    if kind == "BertTokenizer":
+        text = "".join(f"{piece}\n" for piece in sorted(vocab, key=vocab.__getitem__))
+        (folder / "vocab.txt").write_text(text, encoding="utf-8")
+    else:
+        (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), encoding="utf-8")
+    return folder
+
+
 def unigram(folder: Path, *, like: str = "") -> Path:
     """``like``: ``xlm-r`` and ``t5`` drop extra spaces, each in its way, and rewrite characters; else neither."""
     made = Tokenizer(models.Unigram())
@@ -137,6 +173,14 @@ def sentencepiece_model(folder: Path, kind: str, **options: Any) -> Path:
     return folder
 
 
+def fairseq_model(folder: Path) -> Path:
+    """XLM-RoBERTa's: its ids are not those of the file."""
+    (sentencepiece_model(folder, "unigram") / "tokenizer.model").rename(folder / "sentencepiece.bpe.model")
+    settings = {"tokenizer_class": "XLMRobertaTokenizer", "mask_token": "<mask>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
 def edit(folder: Path, change: Any) -> None:
     """Apply ``change`` to the content of tokenizer.json."""
     file = folder / "tokenizer.json"
@@ -151,25 +195,18 @@ def vocabulary(folder: Path, vocab_size: int | None = None, config: dict[str, An
 
 
 def size(folder: Path) -> int:
-    if (folder / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    return len(spm.read(folder / "tokenizer.model").pieces)
+    if document := tokenizer.document(folder):
+        return Tokenizer.from_str(document).get_vocab_size()
+    file = tokenizer.sentencepiece_file(folder)
+    assert file is not None
+    return len(spm.read(file).pieces) + 2 * tokenizer.is_fairseq(folder)
 
 
 def vocabulary_gguf(folder: Path, out: Path, **changes: Value) -> Path:
     """A GGUF without weights: the vocabulary of ``folder``, with ``changes`` to its metadata."""
     made = vocabulary(folder)
     assert not [item for item in made.items if item.verdict == "fail"], made.items
-    model: dict[str, Value] = {
-        "general.architecture": "llama",
-        "llama.context_length": 64,
-        "llama.embedding_length": 64,
-        "llama.block_count": 1,
-        "llama.feed_forward_length": 64,
-        "llama.attention.head_count": 2,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-    }
-    gguf.write(out, {**model, **made.metadata, **changes}, [])
+    gguf.write(out, {**MODEL, **made.metadata, **changes}, [])
     return out
 
 

@@ -118,6 +118,7 @@ def convert_and_prove(
     """
     from ...convert import convert
     from ..proof import prove
+    from ..settle import settle
 
     proofs: list[Proof] = []
 
@@ -130,6 +131,7 @@ def convert_and_prove(
         out,
         dtype.lower(),
         clip=clip,
+        settle=lambda found: settle(source.folder, found, progress),
         prove=check_equal,
         arrive=source.arrive,
         progress=source.after(progress),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 NOT_OURS = "none: it was not converted here"
+VERDICT_KEY = "ingle.tokenizer.verdict"
 
 
 @click.command("show", short_help="Show what is known of a model.")
@@ -56,6 +57,7 @@ def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
         "parameters": _parameters(entry),
         "context_length": _short(file.metadata.get(f"{architecture}.context_length")),
         "vocabulary": _vocabulary(file),
+        "tokenizer": _text(file, VERDICT_KEY),
         "chat_template": TEMPLATE_KEY in file.metadata,
         "licence": _text(file, "general.license"),
         "proof": entry.proof or proof.of(file.metadata),
@@ -75,6 +77,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "size": human_size(entry.size_bytes) + (f" in {len(entry.files)} files" if len(entry.files) > 1 else ""),
         "context": f"{context:,} tokens" if isinstance(context, int) else "",
         "vocabulary": f"{facts['vocabulary']:,} tokens" if facts["vocabulary"] else "",
+        "tokenizer": f"llama.cpp's: {facts['tokenizer']}" if facts["tokenizer"] else "",
         "template": _template(facts),
         "licence": facts["licence"] or "not stated",
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),

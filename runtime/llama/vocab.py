@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from ...convert import gguf
-from ...convert.errors import BadRequest, LoadFailed
+from ...convert.errors import BadRequest, LoadFailed, UnsupportedModel
+from ..embedded import EmbeddedTokenizer, Encoding
 from ..normalize import needs_preparation, prepare
 from .lease import Lease
 from .library import library, native_log
@@ -25,6 +26,7 @@ class Vocab:
         self._handle = handle
         self._metadata = metadata
         self._model = model
+        self._embedded = EmbeddedTokenizer.of(metadata)
         self.lease = Lease()
         self.size: int = self._lib.llama_vocab_n_tokens(handle)
         self._piece = functools.lru_cache(maxsize=None)(self._read_piece)
@@ -65,12 +67,37 @@ class Vocab:
     def handle(self) -> Any:
         return self._handle
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the file holds a tokenizer.json, which then tokenizes."""
+        return self._embedded is not None
+
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``; with the tokenizer's BOS/EOS if ``add_special``.
+        """Token ids of ``text``; with the tokenizer's BOS/EOS if ``add_special``. As the tokenizer.json in the file has
+        them, if there is one; else as llama.cpp has them, of the text that :func:`prepare` makes.
 
         Raises:
             BadRequest: the text holds a lone surrogate, which has no UTF-8 form.
         """
+        if self._embedded:
+            return list(self._embedded.encode(text, add_special=add_special, parse_special=parse_special).ids)
+        return self.native_tokens(text, add_special=add_special, parse_special=parse_special)
+
+    def encode(self, text: str, pair: str | None = None, *, parse_special: bool = True) -> Encoding:
+        """``text``, or two texts as one input, with segment ids and offsets, and all that the tokenizer adds.
+
+        Raises:
+            UnsupportedModel: the file holds no tokenizer.json. BadRequest: a lone surrogate.
+        """
+        if self._embedded is None:
+            raise UnsupportedModel(
+                "this file holds no tokenizer.json, which pairs of texts and offsets need",
+                hint="convert the checkpoint again: models that read texts keep theirs",
+            )
+        return self._embedded.encode(text, pair, parse_special=parse_special)
+
+    def native_tokens(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """What llama.cpp makes of ``text``, prepared, whether or not the file holds a tokenizer.json."""
         try:
             data = prepare(text, self._metadata, parse_special=parse_special).encode()
         except UnicodeEncodeError as error:
@@ -80,7 +107,8 @@ class Vocab:
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound of the tokens of ``text``: its bytes over those of the longest token; 0 where none is sure."""
-        if self._metadata.get("tokenizer.ggml.model") not in ("gpt2", "llama") or needs_preparation(self._metadata):
+        kind = self._metadata.get("tokenizer.ggml.model")
+        if kind not in ("gpt2", "llama") or self._embedded or needs_preparation(self._metadata):
             return 0
         return len(text.encode("utf-8", "replace")) // self._longest_token
 

@@ -30,18 +30,29 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "sentence_bert_config.json",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
     *(index for _, index in WEIGHTS),
 )
 MORE_SMALL_FILES = re.compile(r"additional_chat_templates/[^/]+\.jinja|\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
 """In folders: chat templates, and the modules of sentence-transformers with their few weights."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
+"""What a tokenizer can be read from, the best first."""
 
 PREFERRED = ("Q4_K_M", "Q8_0", "Q5_K_M", "Q4_K_S", "Q6_K", "Q4_0", "Q5_K_S", "IQ4_XS", "IQ4_NL", "BF16", "F16", "F32")
 """The type that is taken when none is asked for: the first of these that is there."""
@@ -117,7 +128,9 @@ def small_files(repository: Repository) -> list[RemoteFile]:
     if "config.json" not in names:
         raise BadCheckpoint(f"{repository.id} has no config.json", hint=_what_is_there(repository))
     if not set(TOKENIZERS) & names:
-        raise BadCheckpoint(f"{repository.id} has neither {' nor '.join(TOKENIZERS)}", hint=_what_is_there(repository))
+        raise BadCheckpoint(
+            f"{repository.id} has no tokenizer: none of {', '.join(TOKENIZERS)}", hint=_what_is_there(repository)
+        )
     if _weights(repository) is None:
         raise BadCheckpoint(
             f"{repository.id} has neither {' nor '.join(name for kind in WEIGHTS for name in kind)}",

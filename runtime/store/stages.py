@@ -41,8 +41,17 @@ def _inspect(folder: Path) -> None:
 
 def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], Proof], progress: Progress) -> None:
     from ...convert import convert
+    from ..settle import settle
 
-    convert(checkpoint.folder, out, dtype, prove=prove, arrive=checkpoint.arrive, progress=checkpoint.after(progress))
+    convert(
+        checkpoint.folder,
+        out,
+        dtype,
+        settle=lambda found: settle(checkpoint.folder, found, progress),
+        prove=prove,
+        arrive=checkpoint.arrive,
+        progress=checkpoint.after(progress),
+    )
 
 
 def _prove(folder: Path, gguf: Path, progress: Progress) -> Proof:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...convert.embedded import KEY, SEGMENTS_KEY
-from ...convert.errors import BadGGUF, BadRequest, ContextLengthExceeded, UnsupportedModel
+from ...convert import segments as convert_segments
+from ...convert.errors import BadRequest, ContextLengthExceeded, UnsupportedModel
 from ...convert.gguf import Value
+from ...convert.vocabulary import DOCUMENT_KEY
+from ..embedded import load
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -65,8 +67,8 @@ class TextTokenizer:
         """``segments``: how many kinds of segments the model knows."""
         self._vocab = vocab
         self._lock = threading.Lock()  # the library fails where one thread cuts while another one reads or writes
-        self._source = metadata.get(KEY)
-        self._segmented = segments > 1 and bool(metadata.get(SEGMENTS_KEY, True))
+        self._source = metadata.get(DOCUMENT_KEY)
+        self._segmented = segments > 1 and bool(metadata.get(convert_segments.KEY, True))
         self._metadata = metadata
 
     @property
@@ -117,15 +119,7 @@ class TextTokenizer:
                 "this file does not have its checkpoint's tokenizer, which pairs of texts and places in a text need",
                 hint="convert the checkpoint with ingle; its folder must have a tokenizer.json",
             )
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_str(self._source)
-        except Exception as error:
-            raise BadGGUF(f"the file's tokenizer ({KEY}) is broken: {error}") from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
+        return load(self._source)
 
     def plain(self, text: str) -> list[int]:
         """The ids of a text with nothing around it."""
