@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 FlashAttention = Literal["auto", "on", "off"]
+Repack = Literal["auto", "on", "off"]
 Isolation = Literal["thread", "process"]
 
 
@@ -36,6 +37,7 @@ class LoadOptions:
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
+    repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
     adapters: loaded beside the model; a request that names none is answered with all of them together.
     """
 
@@ -50,6 +52,7 @@ class LoadOptions:
     kv_type: str = "f16"
     flash_attention: FlashAttention = "auto"
     mmap: bool = True
+    repack: Repack = "auto"
     prefix_cache: bool = True
     mmproj: str | None = None
     adapters: tuple[AdapterFile, ...] = ()

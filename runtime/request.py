@@ -133,6 +133,7 @@ class ModelInfo:
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
     gpu_layers: layers that really are offloaded.
     projector: file of the vision part; empty where the model reads text only.
+    repacked: whether weights may be laid out anew for the CPU's fastest kernels.
     adapters: what requests may be answered with, see ``Request.adapters``.
     """
 
@@ -159,6 +160,7 @@ class ModelInfo:
     warnings: tuple[str, ...] = ()
     projector: str = ""
     adapters: tuple[LoadedAdapter, ...] = ()
+    repacked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
         "task": "Classify, tag, answer, embed, rerank ...",
+        "doctor": "Say what this machine offers, and how a model is computed on it.",
     }
 )
 """Name and one-line help of each command. ``run`` is ``run_command`` in the module ``run``, and so on."""

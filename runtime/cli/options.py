@@ -101,7 +101,10 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         "to the model; `serve` lists each as MODEL:NAME beside MODEL without any.",
     ),
     _load("kv_type", click.Choice(KV_TYPES), "Element type of the KV cache."),
-    _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams."),
+    _load(
+        "flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams; auto measures."
+    ),
+    _load("repack", click.Choice(("auto", "on", "off")), "Lay weights out anew for the CPU; auto measures."),
     _option(
         "mmproj",
         click.Path(exists=True, dir_okay=False),

@@ -15,7 +15,7 @@ from ..machine import thread_count
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
 from . import prompt as prompts
-from . import sampling
+from . import sampling, way
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
 from .info import model_info
@@ -55,12 +55,19 @@ class Engine:
     ) -> None:
         options = options or LoadOptions()
         self._projector: NativeProjector | None = None
-        self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap, adapters=options.adapters)
+        chosen = way.choose(path, options)
+        self._model = NativeModel(
+            path,
+            gpu_layers=options.gpu_layers,
+            mmap=options.mmap,
+            repack=chosen.repack,
+            adapters=options.adapters,
+        )
         try:
             if not self._model.generates:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
             self._projector = _projector(options, self._model)
-            self._info = model_info(self._model, options)
+            self._info = model_info(self._model, options, chosen)
             self._loop = Loop(self._model, self._projector, self._info, options, after_round)
         except BaseException:
             if self._projector is not None:

@@ -16,13 +16,14 @@ from ..options import LoadOptions
 from ..request import LoadedAdapter, ModelInfo
 from . import sampling, sizing
 from .scheduler import Limits
+from .way import Way
 
 IDLE_SLOTS = 16
 """Finished conversations that stay in the KV cache at most (see ``PrefixCache``)."""
 
 
-def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
-    """Sizes, threads and texts of a loaded model under ``options``."""
+def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
+    """Sizes, threads and texts of a model that was loaded in a certain way under ``options``."""
     bytes_per_cell = kv_bytes_per_cell(model.metadata, options.kv_type)
     available_bytes = machine.available_memory_bytes()
     sizes = sizing.choose(options, model.context_trained, bytes_per_cell, available_bytes, model.long_rope_after)
@@ -32,6 +33,7 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
         cells=sizes.cells,
         heads=attention_heads(model.metadata),
         available_bytes=available_bytes,
+        fastest=way.flash_attention,
     )
     threads = options.threads or machine.thread_count()
     end_tokens = model.vocab.end_tokens()
@@ -52,6 +54,7 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
         threads=threads,
         threads_prefill=options.threads_prefill or threads,
         gpu_layers=model.gpu_layers,
+        repacked=way.repack,
         chat_templates=chat_template.from_metadata(model.metadata),
         special_tokens=special_tokens(model.metadata),
         eog_tokens=end_tokens,

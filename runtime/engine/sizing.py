@@ -45,7 +45,7 @@ def choose(
     Raises:
         InputError: sizes that contradict each other or are out of range.
     """
-    _validate(options)
+    validate(options)
     affordable = available_bytes // MEMORY_SHARE // max(1, bytes_per_cell)
     window, reason = _window(options, context_trained, affordable)
     if options.kv_cells is not None:
@@ -67,28 +67,44 @@ def parked_bytes(available_bytes: int) -> int:
     return min(MAX_PARKED_BYTES, available_bytes // MEMORY_SHARE)
 
 
-def flash_attention(
-    options: LoadOptions, *, gpu_layers: int, cells: int, heads: int, available_bytes: int
-) -> FlashAttention:
-    """Whether to use flash attention when nobody says.
-
-    On the CPU llama.cpp's flash attention reads a single row against the cache two to three times slower than its
-    matrix products do (docs/benchmarks.md); without it, the scores of a step need memory of their own, f32 of shape
-    (heads, rows, cells). A quantized cache cannot do without, and rounds an f32 cache to f16 with it. Beside a GPU the
-    choice is llama.cpp's ("auto").
-    """
+def decided_flash_attention(options: LoadOptions) -> FlashAttention:
+    """What the options leave of the choice: a quantized cache cannot do without flash attention, which rounds an f32
+    cache to f16."""
     if options.flash_attention != "auto":
         return options.flash_attention
-    if gpu_layers:
+    if options.kv_type.lower() == "f32":
+        return "off"
+    return "on" if ggml.named(options.kv_type).block > 1 else "auto"
+
+
+def flash_attention(
+    options: LoadOptions,
+    *,
+    gpu_layers: int,
+    cells: int,
+    heads: int,
+    available_bytes: int,
+    fastest: FlashAttention = "auto",
+) -> FlashAttention:
+    """Whether to use flash attention when nobody says. ``fastest`` is what was measured.
+
+    Without a measurement it is off on the CPU: on some machines llama.cpp's flash attention reads a single row against
+    the cache two to three times slower than its matrix products do (docs/benchmarks.md). Without flash attention, the
+    scores of a step need memory of their own, f32 of shape (heads, rows, cells). Beside a GPU the choice is llama.cpp's
+    ("auto").
+    """
+    decided = decided_flash_attention(options)
+    if gpu_layers and options.flash_attention == "auto":
         return "auto"
-    if ggml.named(options.kv_type).block > 1:
-        return "on"
+    if decided != "auto":
+        return decided
     score_bytes = 4 * heads * max(options.prefill_chunk, options.parallel) * cells
     affordable = score_bytes <= available_bytes // MEMORY_SHARE
-    return "off" if affordable or options.kv_type.lower() == "f32" else "on"
+    return "off" if affordable and fastest != "on" else "on"
 
 
-def _validate(options: LoadOptions) -> None:
+def validate(options: LoadOptions) -> None:
+    """Raise :class:`InputError` for a number that is out of range."""
     for name, low, high in (
         ("parallel", 1, MAX_PARALLEL),
         ("max_queue", 0, 2**31),

@@ -33,7 +33,7 @@ def extra_buffers_work() -> bool:
     """False when a quantized product in the extra buffers would kill the process. The verdict is kept on disk."""
     if b"AMX_INT8 = 1" not in library().llama_print_system_info():
         return True
-    kept = _verdict_path()
+    kept = kept_path("amx")
     if kept.exists():
         return kept.read_text() == "good"
     verdict = proof_exit_code() == 0
@@ -45,13 +45,17 @@ def extra_buffers_work() -> bool:
     return verdict
 
 
-def _verdict_path() -> Path:
-    """In the XDG cache folder; another build of the library, or one elsewhere, has another name."""
+def kept_path(kind: str, circumstances: str = "") -> Path:
+    """Where a finding about this machine is kept, in the XDG cache folder.
+
+    Under other circumstances, with another build of the library or one elsewhere, it has another name.
+    """
     binary = Path(str(library().__file__)).parent / "lib" / "libggml-cpu.so"
     facts = binary.stat() if binary.exists() else None
-    text = f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r}"
+    build = f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r}"
+    text = f"{build} {circumstances}"
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "ingle" / f"amx-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return Path(cache).expanduser() / "ingle" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def proof_exit_code() -> int:

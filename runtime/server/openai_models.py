@@ -38,6 +38,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "kv_cells": info.kv_cells,
         "kv_bytes": info.kv_bytes,
         "flash_attention": info.flash_attention,
+        "repacked": info.repacked,
         "parallel": info.parallel,
         "threads": info.threads,
         "gpu_layers": info.gpu_layers,
