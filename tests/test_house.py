@@ -25,7 +25,7 @@ LAYERS = (
     {"engine"},
     {"verify"},
     {"store"},
-    {"model", "tasks"},
+    {"model", "tasks", "measure"},
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"

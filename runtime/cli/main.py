@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "verify": "Check that a model's bytes are still what they were.",
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
+        "measure": "Say how well models predict a text, and what a quantization lost.",
         "classify": "Say which labels fit a text.",
         "embed": "Turn texts into vectors.",
     }
