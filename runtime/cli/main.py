@@ -35,7 +35,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "verify": "Check that a model's bytes are still what they were.",
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
-        "measure": "Say how well models predict a text, and what a quantization lost.",
+        "measure": "Say how well models predict a text.",
+        "imatrix": "Find which weights of a model matter most.",
         "classify": "Say which labels fit a text.",
         "embed": "Turn texts into vectors.",
     }
