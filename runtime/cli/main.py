@@ -36,6 +36,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
         "task": "Classify, tag, answer, embed, rerank ...",
+        "measure": "Say how well models predict a text.",
+        "imatrix": "Find which weights of a model matter most.",
         "doctor": "Say what this machine offers, and how a model is computed on it.",
     }
 )
