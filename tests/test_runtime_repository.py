@@ -54,13 +54,14 @@ def test_any_set_of_gguf_names_leads_to_one_or_to_a_clear_refusal(names: list[st
         assert error.message
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
 @pytest.mark.parametrize(
     "index",
     ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": []}}', '{"weight_map": {"a": 1}}', "[" * 100_000],
 )
-def test_a_broken_index_is_refused(index: str) -> None:
+def test_a_broken_index_is_refused(index: str, name: str) -> None:
     with pytest.raises(BadCheckpoint, match="index"):
-        weight_files(Repository("org/x", "a" * 40, {}), index)
+        weight_files(Repository("org/x", "a" * 40, {name: RemoteFile(name, 1, "a" * 64)}), index)
 
 
 def test_templates_of_a_subfolder_are_needed_and_others_are_not() -> None:
