@@ -11,12 +11,15 @@ from typing import Any
 
 from ..convert.errors import BadRequest
 from ..convert.progress import Progress, silent
-from .chat import Conversation
+from .chat import Conversation, Output
+from .chat.compiling import checked
+from .chat.formats import PLAIN
+from .chat.grammar import AnswerGrammar
 from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
 from .options import AdapterFile, Isolation, LoadOptions
-from .request import EngineStats, ModelInfo, Request, Sampling
+from .request import Constraint, EngineStats, ModelInfo, Request, Sampling
 
 
 class Model:
@@ -32,7 +35,7 @@ class Model:
     def __init__(self, engine: EngineLike, adapters: tuple[str, ...] | None = None) -> None:
         self._engine = engine
         self._adapters = adapters
-        self._conversation = Conversation(engine.info.chat_templates, engine.info.special_tokens)
+        self._conversation = Conversation.of_info(engine.info)
 
     @classmethod
     def load(
@@ -92,8 +95,14 @@ class Model:
         logprobs: int | None = None,
         n: int = 1,
         ignore_eos: bool = False,
+        output: Output | None = None,
     ) -> Stream:
-        """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are."""
+        """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are.
+
+        output: the shape that the continuation must have (a JSON schema, a regular expression, ...).
+        """
+        if output is not None:
+            output = checked(output)
         request = Request(
             prompt if isinstance(prompt, str) else tuple(prompt),
             sampling or Sampling(),
@@ -103,6 +112,7 @@ class Model:
             n,
             ignore_eos,
             adapters=self._adapters,
+            constraint=Constraint(AnswerGrammar(PLAIN, {}).of(output=output), output.param) if output else None,
         )
         return self._engine.submit(request)
 
@@ -116,18 +126,34 @@ class Model:
         logprobs: int | None = None,
         n: int = 1,
         ignore_eos: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
+        output: Output | None = None,
         **template_arguments: Any,
     ) -> Stream:
         """Answer a conversation, rendered by the model's own chat template.
 
+        tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`. output: the shape
+        that the content must have. The deltas are what the model writes, markup and all;
+        ``stream.reading`` takes it apart into reasoning, content and calls.
+
         Raises:
             TemplateError: the model has no chat template, or it refuses the messages.
-            BadRequest: a message is not of the right shape.
+            BadRequest: a message or a tool is not of the right shape.
         """
         for name in template_arguments.keys() & {field.name for field in fields(Sampling)}:
             raise BadRequest(f"{name} is not for the template", hint=f"write sampling=Sampling({name}=...)", param=name)
+        prompt = self._conversation.prompt(
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            output=output,
+            **template_arguments,
+        )
         request = Request(
-            self.render(messages, **template_arguments),
+            prompt.text,
             sampling or Sampling(),
             max_tokens,
             tuple(stop),
@@ -136,12 +162,17 @@ class Model:
             ignore_eos,
             add_special=False,
             adapters=self._adapters,
+            cuts=prompt.cuts,
+            markers=prompt.reading.form.markers,
+            constraint=Constraint(prompt.grammar, prompt.param) if prompt.grammar else None,
         )
-        return self._engine.submit(request)
+        stream = self._engine.submit(request)
+        stream.reading = prompt.reading
+        return stream
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
         """The prompt that :meth:`chat` makes of ``messages``."""
-        return self._conversation.render(messages, **template_arguments)
+        return self._conversation.prompt(messages, **template_arguments).text
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from ..request import EngineStats, ModelInfo, Request
 from . import sampling
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
+from .constraint import Grammars, Matcher
 from .info import model_info
 from .loop import Loop
 from .stream import Stream
@@ -56,6 +59,8 @@ class Engine:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
             self._info = model_info(self._model, options)
             self._loop = Loop(self._model, self._info, options, after_round)
+            self._grammars = Grammars(self._model.vocab, self._info.eog_tokens)
+            self._shown = functools.lru_cache(maxsize=64)(self._find_shown)
         except BaseException:
             self._model.close()
             raise
@@ -82,7 +87,9 @@ class Engine:
     def launch(self, request: Request, emit: Emit) -> Flight | None:
         """Check, tokenize and queue a request whose events go to ``emit``; None if it was refused there."""
         try:
-            flight = Flight(request, self._prompt_tokens(request), emit)
+            flight = Flight(
+                request, self._prompt_tokens(request), emit, self._matchers(request), self._shown(request.markers)
+            )
             self._loop.enter(flight)
         except IngleError as error:
             emit(error)
@@ -124,7 +131,7 @@ class Engine:
         self._refuse_unknown_adapters(request)
         if isinstance(request.prompt, str):
             self._refuse_endless(request.prompt)
-            tokens = self.tokenize(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
+            tokens = self._text_tokens(request, request.prompt)
         else:
             tokens = list(request.prompt)
             for token in tokens:
@@ -144,6 +151,29 @@ class Engine:
                     hint=f"loaded: {', '.join(loaded) or 'none'}",
                     param="adapters",
                 )
+
+    def _text_tokens(self, request: Request, text: str) -> list[int]:
+        """The pieces between the cuts, one behind the other."""
+        tokens: list[int] = []
+        for begin, end in itertools.pairwise((0, *request.cuts, len(text))):
+            tokens += self._model.vocab.tokenize(
+                text[begin:end],
+                add_special=request.add_special and not begin,
+                parse_special=request.parse_special,
+                continues=begin > 0,
+            )
+        return tokens
+
+    def _matchers(self, request: Request) -> tuple[Matcher, ...]:
+        """One for each choice. Raises :class:`BadRequest` for a grammar that cannot be compiled."""
+        if request.constraint is None:
+            return ()
+        return tuple(self._grammars.matcher(request.constraint) for _ in range(request.n))
+
+    def _find_shown(self, markers: str) -> frozenset[int]:
+        """The control tokens in a text."""
+        tokens = self.tokenize(markers, add_special=False, parse_special=True) if markers else []
+        return frozenset(token for token in tokens if not self._model.vocab.piece(token))
 
     def _refuse_endless(self, text: str) -> None:
         """A huge text that cannot fit the window whatever its tokens are is refused before minutes go into them."""

@@ -16,6 +16,9 @@ from .lease import Lease
 from .library import library, native_log
 from .metadata import integers
 
+ANCHOR = b"\n"
+"""A text that merges with nothing behind it: what a tokenizer puts before a text goes before this."""
+
 
 class Vocab:
     """A view of a loaded model's vocabulary. Calls are safe from several threads."""
@@ -65,8 +68,12 @@ class Vocab:
     def handle(self) -> Any:
         return self._handle
 
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False, continues: bool = False
+    ) -> list[int]:
         """Token ids of ``text``; with the tokenizer's BOS/EOS if ``add_special``.
+
+        continues: the text goes on from another, so a tokenizer that puts a space before a text puts none here.
 
         Raises:
             BadRequest: the text holds a lone surrogate, which has no UTF-8 form.
@@ -76,6 +83,11 @@ class Vocab:
         except UnicodeEncodeError as error:
             raise BadRequest(f"the text has a lone surrogate at character {error.start}", param="prompt") from error
         with self.lease:
+            if continues and self._metadata.get("tokenizer.ggml.model") == "llama":
+                before = self._tokenize(ANCHOR, False, False)
+                tokens = self._tokenize(ANCHOR + data, False, parse_special)
+                if tokens[: len(before)] == before:
+                    return tokens[len(before) :]
             return self._tokenize(data, add_special, parse_special)
 
     def fewest_tokens(self, text: str) -> int:

@@ -17,6 +17,7 @@ from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .answer import Answer
 from .body import read_json
+from .chat import Opening
 from .metrics import Metrics, Watch
 from .pool import Pool, Servable
 from .sse import ClientLeft, EventStream, Gone, attended
@@ -47,7 +48,7 @@ class Asked(Protocol):
     def ignored(self, strict: bool) -> list[str]: ...
     def check(self, info: ModelInfo) -> None: ...
     def start(self, model: Servable, prompt: int) -> Stream: ...
-    def writer(self, model: str, info: ModelInfo) -> Writer: ...
+    def writer(self, opening: Opening) -> Writer: ...
 
 
 class Dialect(Protocol):
@@ -82,7 +83,7 @@ class Exchange:
     async def _answered(self, request: Request, asked: Asked, watch: Watch) -> Response:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
         answer = await attended(request.receive, self._open(asked))
-        writer = asked.writer(answer.lease.name, answer.lease.model.info)
+        writer = asked.writer(answer.opening)
         if asked.stream:
             return EventStream(_events(answer, asked, writer, watch), answer.close, headers)
         try:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from ...convert.errors import BadRequest
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
+from .chat import Opening
 from .errors import shown
 from .openai_fields import MOST_LOGPROBS, UNSUPPORTED, Fields
 from .openai_shapes import Head, LegacyLogprobs, ending, with_usage
@@ -64,7 +65,14 @@ def _bad(place: str, value: Any) -> BadRequest:
 class CompletionRequest(Fields):
     prompt_field: ClassVar[str] = "prompt"
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-        {**UNSUPPORTED, "echo": (None, False), "suffix": (None, "")}
+        {
+            **UNSUPPORTED,
+            "tools": (None, []),
+            "tool_choice": (None, "none", "auto"),
+            "reasoning_effort": (None,),
+            "echo": (None, False),
+            "suffix": (None, ""),
+        }
     )
 
     prompt: Any
@@ -95,6 +103,8 @@ class CompletionRequest(Fields):
 
     def start(self, model: Servable, prompt: int) -> Stream:
         """Submit the prompt of that number."""
+        output = self.output()
+        extras: dict[str, Any] = {"output": output} if output is not None else {}
         return model.generate(
             self.prompt[prompt],
             sampling=self.sampling(),
@@ -103,10 +113,11 @@ class CompletionRequest(Fields):
             logprobs=self.logprobs,
             n=self.choices,
             ignore_eos=bool(self.ignore_eos),
+            **extras,
         )
 
-    def writer(self, model: str, info: ModelInfo) -> CompletionWriter:
-        return CompletionWriter(Head.of("cmpl", model, info), self.choices, self.logprobs is not None)
+    def writer(self, opening: Opening) -> CompletionWriter:
+        return CompletionWriter(Head.of("cmpl", opening.model, opening.info), self.choices, self.logprobs is not None)
 
 
 class CompletionWriter:

@@ -9,8 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ...convert.errors import BadRequest
+from ..chat import Output
 from ..request import ModelInfo, Sampling
 from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
+from .openai_output import output_of
 
 MOST_CHOICES = 16
 MOST_BIASES = 1024
@@ -39,14 +41,10 @@ WITHIN_WINDOW: Mapping[str, str] = MappingProxyType(
 # Fields that would change the answer, and the values of them that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
-        "tools": (None, []),
-        "tool_choice": (None, "none", "auto"),
         "functions": (None, []),
         "function_call": (None, "none", "auto"),
-        "response_format": (None, {"type": "text"}),
         "modalities": (None, ["text"]),
         "store": (None, False),
-        "grammar": (None, ""),
         "stop_token_ids": (None, []),
         "min_tokens": (None, 0),
         "use_beam_search": (None, False),
@@ -54,15 +52,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "add_generation_prompt": (None, True),
         "audio": (None,),
         "prediction": (None,),
-        "reasoning_effort": (None,),
         "verbosity": (None,),
         "web_search_options": (None,),
-        "json_schema": (None,),
-        "structured_outputs": (None,),
-        "guided_json": (None,),
-        "guided_regex": (None,),
-        "guided_choice": (None,),
-        "guided_grammar": (None,),
         "bad_words": (None,),
         "allowed_token_ids": (None,),
         "prompt_logprobs": (None,),
@@ -144,6 +135,18 @@ class Fields(Part):
     mirostat_eta: Unit | None = None
     logit_bias: Annotated[dict[str, Bias], Field(max_length=MOST_BIASES)] | None = None
 
+    # The shape of the answer: openai_output.py.
+    response_format: dict[str, Any] | None = None
+    json_schema: Any = None
+    structured_outputs: Any = None
+    grammar: Any = None
+    regex: Any = None
+    choice: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+
     # Accepted and without effect here: labels for the caller's own books.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -188,9 +191,11 @@ class Fields(Part):
             if not _harmless(body.get(name), harmless):
                 raise UnsupportedParameter(f"{name} is not supported yet (got {shown(body[name])})", param=name)
         try:
-            return cls.model_validate(dict(body))
+            asked = cls.model_validate(dict(body))
         except ValidationError as error:
             raise of_validation(error) from error
+        asked.output()
+        return asked
 
     def ignored(self, strict: bool) -> list[str]:
         """Fields without a meaning here; under ``strict`` they are refused.
@@ -216,6 +221,10 @@ class Fields(Part):
         if self.logit_bias is not None:
             values["logit_bias"] = _token_ids(self.logit_bias)
         return Sampling(**values)
+
+    def output(self) -> Output | None:
+        """The shape that the answer must have. Raises :class:`BadRequest` for one that makes no sense."""
+        return output_of(dict(self))
 
     def _penalty(self) -> float | None:
         here, there = self.repeat_penalty, self.repetition_penalty

@@ -80,11 +80,11 @@ def with_usage(answer: dict[str, Any], used: Usage) -> dict[str, Any]:
     return answer | {"usage": usage(used), "ingle": {"timings": timings(used)}}
 
 
-def ending(delta: Delta) -> dict[str, Any]:
+def ending(delta: Delta, reason: str | None = None) -> dict[str, Any]:
     """How a choice ended: OpenAI's word, and ours that tells a full window from a reached ``max_tokens``."""
     if delta.finish_reason is None:
         return {"finish_reason": None}
-    return {"finish_reason": delta.finish_reason, "ingle": {"stop_detail": delta.stop_detail}}
+    return {"finish_reason": reason or delta.finish_reason, "ingle": {"stop_detail": delta.stop_detail}}
 
 
 def token_text(piece: bytes) -> str:

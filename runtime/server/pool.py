@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
+from ..chat import Output
 from ..engine.stream import Stream
 from ..request import EngineStats, ModelInfo, Sampling
 
@@ -37,6 +38,10 @@ class Servable(Protocol):
         logprobs: int | None = ...,
         n: int = ...,
         ignore_eos: bool = ...,
+        tools: list[dict[str, Any]] | None = ...,
+        tool_choice: str = ...,
+        parallel_tool_calls: bool = ...,
+        output: Output | None = ...,
         **template_kwargs: Any,
     ) -> Stream: ...
     def generate(
@@ -49,6 +54,7 @@ class Servable(Protocol):
         logprobs: int | None = ...,
         n: int = ...,
         ignore_eos: bool = ...,
+        output: Output | None = ...,
     ) -> Stream: ...
     def adapted(self, *names: str) -> Servable: ...
     def stats(self) -> EngineStats: ...
