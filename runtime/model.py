@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -173,6 +174,12 @@ class Model:
     def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
         """The prompt that :meth:`chat` makes of ``messages``."""
         return self._conversation.prompt(messages, **template_arguments).text
+
+    def count(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> int:
+        """Tokens of the prompt that :meth:`chat` makes of ``messages``."""
+        prompt = self._conversation.prompt(messages, **template_arguments)
+        pieces = [prompt.text[begin:end] for begin, end in itertools.pairwise((0, *prompt.cuts, len(prompt.text)))]
+        return sum(len(self.tokenize(piece, add_special=False, parse_special=True)) for piece in pieces)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""

@@ -110,6 +110,18 @@ class FakeModel:
         self.adapters = names
         return self
 
+    def render(self, messages: Sequence[dict[str, Any]], **asked: Any) -> str:
+        return self.conversation.prompt(messages, **asked).text
+
+    def count(self, messages: Sequence[dict[str, Any]], **asked: Any) -> int:
+        return len(self.render(messages, **asked).split())
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        return " ".join("x" * token for token in tokens)
+
     def stats(self) -> EngineStats:
         running = sum(not work.ended.is_set() for work in self.works)
         return EngineStats(steps=7, generated_tokens=35, running=running, kv_cells=self.info.kv_cells)
@@ -207,6 +219,17 @@ class FakeCatalog:
         raise ModelNotFound(
             f"there is no model {name!r} here", hint=f"available: {', '.join(self.names)}", param="model"
         )
+
+    def fetch(self, name: str, progress: Any) -> Installed:
+        progress("downloading", 5, 10)
+        time.sleep(0.15)
+        if name == "org/broken":
+            raise ModelNotFound("the hub has no org/broken")
+        self.names.append(name)
+        return self.find(name)
+
+    def remove(self, name: str) -> None:
+        self.names.remove(self.find(name).name)
 
     def load(self, installed: Installed) -> FakeModel:
         time.sleep(self.load_s)

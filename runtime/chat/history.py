@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from functools import partial
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ...convert.errors import BadRequest

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
+from .anthropic_messages import CountRequest, MessagesRequest
 from .errors import install
 from .exchange import Exchange
 from .metrics import CONTENT_TYPE
+from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
 from .openai_models import entry, listing
@@ -15,7 +17,7 @@ from .security import Gate, Rules
 from .traffic import Doors, Traffic
 
 
-def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
+def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: bool = False) -> FastAPI:
     """An ASGI app. A request meets :class:`Doors` first, then :class:`Gate`, then a route below."""
     app = FastAPI(title="ingle", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, rules=rules)
@@ -50,4 +52,13 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     async def completions(request: Request) -> Response:
         return await exchange.respond(request, CompletionRequest)
 
+    @app.post("/v1/messages")
+    async def messages(request: Request) -> Response:
+        return await exchange.respond(request, MessagesRequest)
+
+    @app.post("/v1/messages/count_tokens")
+    async def count_tokens(request: Request) -> Response:
+        return await exchange.consult(request, CountRequest)
+
+    ollama_routes(app, exchange, admin=admin)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,13 +39,6 @@ class Chat:
 
     def start(self, model: Servable) -> Stream:
         """Submit it. Blocks: the template is rendered here."""
-        extras: dict[str, Any] = dict(self.variables)
-        if self.tools:
-            extras["tools"] = self.tools
-            extras["tool_choice"] = self.tool_choice
-            extras["parallel_tool_calls"] = self.parallel_tool_calls
-        if self.output is not None:
-            extras["output"] = self.output
         return model.chat(
             self.messages,
             sampling=self.sampling,
@@ -53,8 +47,23 @@ class Chat:
             logprobs=self.logprobs,
             n=self.n,
             ignore_eos=self.ignore_eos,
-            **extras,
+            **self._prompting(),
         )
+
+    def count(self, model: Servable) -> int:
+        """Tokens of the prompt. Blocks like :meth:`start`."""
+        return model.count(self.messages, **self._prompting())
+
+    def _prompting(self) -> dict[str, Any]:
+        """What shapes the prompt, and the answer's grammar; only what was asked for."""
+        extras: dict[str, Any] = dict(self.variables)
+        if self.tools:
+            extras["tools"] = self.tools
+            extras["tool_choice"] = self.tool_choice
+            extras["parallel_tool_calls"] = self.parallel_tool_calls
+        if self.output is not None:
+            extras["output"] = self.output
+        return extras
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +149,18 @@ def effort_variables(effort: str | None, info: ModelInfo) -> dict[str, Any]:
     sources = " ".join(info.chat_templates.values())
     if effort != "none" and "reasoning_effort" in sources:
         return {"reasoning_effort": effort}
-    switch = next((name for name in ("enable_thinking", "thinking") if name in sources), None)
-    if switch is not None:
-        return {switch: effort != "none"}
+    if switch := thinking_variables(effort != "none", info):
+        return switch
     if effort == "none" and "</think>" not in sources and "reasoning_effort" not in sources:
         return {}  # it never reasons
     raise UnsupportedParameter(
         f"reasoning_effort {effort[:40]!r} is not something that this model's chat template knows",
         param="reasoning_effort",
     )
+
+
+def thinking_variables(wanted: bool, info: ModelInfo) -> dict[str, Any]:
+    """The template's switch for reasoning; nothing where it has none."""
+    sources = " ".join(info.chat_templates.values())
+    switch = next((name for name in ("enable_thinking", "thinking") if re.search(rf"\b{name}\b", sources)), None)
+    return {switch: wanted} if switch is not None else {}

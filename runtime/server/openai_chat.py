@@ -225,8 +225,8 @@ class ChatWriter:
         choice = {"index": index, "delta": delta, "logprobs": None, **rest}
         return self._head.object("chat.completion.chunk", [choice])
 
-    def last_chunk(self, used: Usage) -> dict[str, Any]:
-        return with_usage(self._head.object("chat.completion.chunk", []), used)
+    def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]:
+        yield with_usage(self._head.object("chat.completion.chunk", []), used)
 
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
         """``deltas``: by choice."""

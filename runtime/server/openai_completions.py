@@ -133,8 +133,8 @@ class CompletionWriter:
         index = prompt * self._per_prompt + delta.index
         yield self._head.object("text_completion", [self._choice(index, [delta])])
 
-    def last_chunk(self, used: Usage) -> dict[str, Any]:
-        return with_usage(self._head.object("text_completion", []), used)
+    def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]:
+        yield with_usage(self._head.object("text_completion", []), used)
 
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
         """``deltas``: by choice."""

@@ -12,7 +12,9 @@ from ...convert.errors import BadRequest
 from ..chat import Output
 from ..request import ModelInfo, Sampling
 from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
+from .keeping import seconds_of
 from .openai_output import output_of
+from .sse import Framing
 
 MOST_CHOICES = 16
 MOST_BIASES = 1024
@@ -103,6 +105,7 @@ class Fields(Part):
     """What every request that generates may carry. ``None`` is the same as leaving a field out."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
+    framing: ClassVar[Framing] = Framing()
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
     stream: bool | None = None
@@ -156,6 +159,7 @@ class Fields(Part):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
+    keep_alive: Any = None
 
     @field_validator("stop", "dry_sequence_breakers")
     @classmethod
@@ -177,6 +181,14 @@ class Fields(Part):
         return self.n or 1
 
     @property
+    def keep_alive_s(self) -> float | None:
+        return seconds_of(self.keep_alive)
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
     def most_tokens(self) -> int | None:
         return self.max_tokens
 
@@ -187,14 +199,15 @@ class Fields(Part):
     @classmethod
     def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
         """Raise :class:`BadRequest` that names the field, or return the request."""
-        for name, harmless in cls.unsupported.items():
-            if not _harmless(body.get(name), harmless):
+        for name, values in cls.unsupported.items():
+            if not harmless(body.get(name), values):
                 raise UnsupportedParameter(f"{name} is not supported yet (got {shown(body[name])})", param=name)
         try:
             asked = cls.model_validate(dict(body))
         except ValidationError as error:
             raise of_validation(error) from error
         asked.output()
+        seconds_of(asked.keep_alive)
         return asked
 
     def ignored(self, strict: bool) -> list[str]:
@@ -248,8 +261,9 @@ class Fields(Part):
                 raise BadRequest(f"logit_bias names token {token} of {info.vocabulary}", param="logit_bias")
 
 
-def _harmless(value: Any, harmless: tuple[Any, ...]) -> bool:
-    return value is None or any(type(value) is type(item) and value == item for item in harmless)
+def harmless(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether a field was left out, or asks for one of ``values``, which mean nothing."""
+    return value is None or any(type(value) is type(item) and value == item for item in values)
 
 
 def _token_ids(biases: Mapping[str, float]) -> dict[int, float]:
