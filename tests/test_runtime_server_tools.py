@@ -79,6 +79,9 @@ def test_text_streams_while_tools_are_there() -> None:
 def test_reasoning_that_never_ends_is_not_content() -> None:
     with served(scripted("I wonder", THINKING)) as server, server.client() as client:
         message = whole(client, model="fake", messages=ASK, max_tokens=2)
+        used = client.chat.completions.create(model="fake", messages=ASK, max_tokens=2).usage
+    assert used is not None and used.completion_tokens_details is not None
+    assert used.completion_tokens_details.reasoning_tokens == used.completion_tokens == 2
     assert message == {"content": "", "reasoning_content": "I wond", "tool_calls": [], "finish_reason": "length"}
 
 

@@ -23,6 +23,10 @@ class ChannelReader:
         self._channel: str | None = None  # None: in the head of a message
         self._whole = False
 
+    @property
+    def reasons(self) -> bool:
+        return self._channel == "analysis" and not self._call
+
     def feed(self, text: str) -> list[Piece]:
         self._text += text
         return self._run()

@@ -15,8 +15,11 @@ ENDS = re.compile(r"[}\])>]")
 
 
 class AnswerReader(Protocol):
-    """Feed the text of one answer as it comes; :meth:`finish` when there is no more."""
+    """Feed the text of one answer as it comes; :meth:`finish` when there is no more. ``reasons``: what comes now is
+    reasoning."""
 
+    @property
+    def reasons(self) -> bool: ...
     def feed(self, text: str) -> list[Piece]: ...
     def finish(self) -> list[Piece]: ...
 
@@ -76,6 +79,10 @@ class Reader:
         self._skips_spaces = reading.reasons
         self._untouched = True
         self._pieces: list[Piece] = []
+
+    @property
+    def reasons(self) -> bool:
+        return self._state == self._in_reasoning
 
     def feed(self, text: str) -> list[Piece]:
         keep = self._opened if self._state == self._call else self._at

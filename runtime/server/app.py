@@ -13,6 +13,7 @@ from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
 from .openai_models import entry, listing
+from .responses_routes import responses_routes
 from .security import Gate, Rules
 from .traffic import Doors, Traffic
 
@@ -60,5 +61,6 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def count_tokens(request: Request) -> Response:
         return await exchange.consult(request, CountRequest)
 
+    responses_routes(app, exchange)
     ollama_routes(app, exchange, admin=admin)
     return app

@@ -100,10 +100,14 @@ class Spoken:
     def __init__(self, reading: Reading) -> None:
         self._reader: AnswerReader = reading.reader()
         self.num_calls = 0
+        self.reasoning_tokens = 0
 
     def of(self, delta: Delta) -> Iterator[Part]:
         """What a delta brings; the last one brings all that was held back."""
+        inside = self._reader.reasons
         pieces = self._reader.feed(delta.text) if delta.text else []
+        if inside or self._reader.reasons:
+            self.reasoning_tokens += len(delta.tokens)
         if delta.finish_reason is not None:
             pieces = [*pieces, *self._reader.finish()]
         yield from map(self._part, pieces)

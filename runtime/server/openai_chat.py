@@ -226,15 +226,15 @@ class ChatWriter:
         return self._head.object("chat.completion.chunk", [choice])
 
     def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]:
-        yield with_usage(self._head.object("chat.completion.chunk", []), used)
+        yield with_usage(self._head.object("chat.completion.chunk", []), used, self._reasoning_tokens())
 
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
         """``deltas``: by choice."""
         choices = [self._choice(index, pieces) for index, pieces in enumerate(deltas)]
-        return with_usage(self._head.object("chat.completion", choices), used)
+        return with_usage(self._head.object("chat.completion", choices), used, self._reasoning_tokens())
 
     def _choice(self, index: int, deltas: list[Delta]) -> dict[str, Any]:
-        spoken = Spoken(self._reading)
+        spoken = self._spoken[index] = Spoken(self._reading)
         parts = spoken.all(deltas)
         calls = [_call(made) for made in calls_of(parts)]
         message: dict[str, Any] = {"role": "assistant", "content": content_of(parts), "refusal": None}
@@ -244,6 +244,9 @@ class ChatWriter:
             message["reasoning_content"] = reasoning
         end = ending(deltas[-1], spoken.finish_reason(deltas[-1]))
         return {"index": index, "message": message, "logprobs": None} | self._logprobs_of(deltas) | end
+
+    def _reasoning_tokens(self) -> int:
+        return sum(spoken.reasoning_tokens for spoken in self._spoken.values())
 
     def _logprobs_of(self, pieces: tuple[Delta, ...] | list[Delta]) -> dict[str, Any]:
         if not self._logprobs:
