@@ -6,8 +6,10 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from .anthropic_messages import CountRequest, MessagesRequest
+from .embeddings import EmbeddingsRequest, embedded
 from .errors import install
 from .exchange import Exchange
+from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from .metrics import CONTENT_TYPE
 from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
@@ -52,6 +54,22 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         return await exchange.respond(request, CompletionRequest)
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        return await exchange.consult(request, TokenizeRequest)
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        return await exchange.consult(request, DetokenizeRequest)
+
+    @app.post("/apply-template")
+    async def apply_template(request: Request) -> Response:
+        return await exchange.consult(request, ApplyTemplateRequest)
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        return await embedded(exchange, request, EmbeddingsRequest)
 
     @app.post("/v1/messages")
     async def messages(request: Request) -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from ...convert import gguf
 from ...convert.errors import BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
 from ..options import AdapterFile, LoadOptions
@@ -57,7 +58,10 @@ class StoreCatalog:
 
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
+        from ..tasks.process import EncoderProcess
 
+        if _embeds(Path(installed.target)):
+            return EncoderProcess(Path(installed.target))
         options = self._options if installed.adapters is not None else replace(self._options, adapters=())
         return Model.load(installed.target, options=options, isolation="process")
 
@@ -119,6 +123,14 @@ def _called(text: str, entry: Entry) -> Installed:
     if isinstance(parse(text), HubName):
         return _installed(entry, entry.name)
     return _installed(entry, Path(text).expanduser().resolve().name.removesuffix(".gguf"))
+
+
+def _embeds(path: Path) -> bool:
+    """Whether the file is of a model that reads and does not write: it looks both ways, pools, or has a head."""
+    metadata = gguf.read(path).metadata
+    architecture = metadata.get("general.architecture", "")
+    looks_both_ways = metadata.get(f"{architecture}.attention.causal") is False
+    return looks_both_ways or "ingle.head.task" in metadata or f"{architecture}.pooling_type" in metadata
 
 
 def _installed(entry: Entry, name: str) -> Installed:

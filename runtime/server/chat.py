@@ -54,6 +54,10 @@ class Chat:
         """Tokens of the prompt. Blocks like :meth:`start`."""
         return model.count(self.messages, **self._prompting())
 
+    def render(self, model: Servable) -> str:
+        """The prompt. Blocks like :meth:`start`."""
+        return model.render(self.messages, **self._prompting())
+
     def _prompting(self) -> dict[str, Any]:
         """What shapes the prompt, and the answer's grammar; only what was asked for."""
         extras: dict[str, Any] = dict(self.variables)

@@ -92,7 +92,7 @@ class Exchange:
         watch = Watch(self.metrics)
         try:
             asked = await asyncio.to_thread(dialect.parse, body if body is not None else await read_json(request))
-            request.state.ignored = _printable(asked.ignored(self.strict))
+            request.state.ignored = printable(asked.ignored(self.strict))
             return await self._answered(request, asked, watch)
         except (ClientLeft, ClientDisconnect):
             return Gone()
@@ -104,7 +104,7 @@ class Exchange:
         """The answer to a request that a loaded model answers at once."""
         try:
             asked = await asyncio.to_thread(question.parse, await read_json(request))
-            request.state.ignored = _printable(asked.ignored(self.strict))
+            request.state.ignored = printable(asked.ignored(self.strict))
             headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
             return JSONResponse(await attended(request.receive, self._consulted(asked)), headers=headers)
         except (ClientLeft, ClientDisconnect):
@@ -163,6 +163,6 @@ async def _whole(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> 
     return writer.whole(deltas, answer.usage)
 
 
-def _printable(names: list[str]) -> str:
+def printable(names: list[str]) -> str:
     """Field names as one line of ASCII, of bounded length: for a header and for the log."""
     return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000]

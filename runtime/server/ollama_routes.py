@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..request import Usage
 from .body import read_json
+from .embeddings import EmbedRequest, OldEmbedRequest, embedded
 from .exchange import Exchange
 from .ollama_chat import ChatRequest, GenerateRequest
 from .ollama_fields import FRAMING, figures, now
@@ -47,6 +48,14 @@ def ollama_routes(app: FastAPI, exchange: Exchange, *, admin: bool) -> None:
         body = await read_json(request)
         asked = GenerateRequest.parse(body)
         return await (_load(exchange, asked) if asked.only_loads else exchange.respond(request, GenerateRequest, body))
+
+    @app.post("/api/embed")
+    async def api_embed(request: Request) -> Response:
+        return await embedded(exchange, request, EmbedRequest)
+
+    @app.post("/api/embeddings")
+    async def api_embeddings(request: Request) -> Response:
+        return await embedded(exchange, request, OldEmbedRequest)
 
     @app.post("/api/pull")
     async def api_pull(request: Request) -> Response:

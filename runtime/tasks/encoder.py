@@ -58,14 +58,14 @@ class Encoder:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._model = NativeModel(path)
-        self._threads = threads or thread_count()
+        self.model = NativeModel(path)
+        self.threads = threads or thread_count()
         self._lock = threading.Lock()
         self._context: StatesContext | None = None
         try:
-            self.head = Head.of(self._model.metadata, self._embedding)
+            self.head = Head.of(self.model.metadata, self._embedding)
         except BaseException:
-            self._model.close()
+            self.model.close()
             raise
 
     @classmethod
@@ -80,13 +80,13 @@ class Encoder:
     @property
     def longest_text(self) -> int:
         """Most tokens of a text, those that the tokenizer adds included."""
-        own = self._model.metadata.get("ingle.max_sequence_length")
-        trained = self._model.context_trained
+        own = self.model.metadata.get("ingle.max_sequence_length")
+        trained = self.model.context_trained
         return min(trained, int(own)) if isinstance(own, int | np.integer) else trained
 
     def tokenize(self, text: str) -> list[int]:
         """The ids the model sees, special tokens included. Raises :class:`ContextLengthExceeded` for too many."""
-        tokens = self._model.vocab.tokenize(text, add_special=True, parse_special=True)
+        tokens = self.model.vocab.tokenize(text, add_special=True, parse_special=True)
         if not tokens:
             raise BadRequest("the text is empty", param="text")
         if len(tokens) > self.longest_text:
@@ -109,7 +109,7 @@ class Encoder:
             UnsupportedModel: the file has no head.
         """
         if self.head is None:
-            raise UnsupportedModel(f"{self._model.name} has no head")
+            raise UnsupportedModel(f"{self.model.name} has no head")
         return self.head.run(self.states(self.tokenize(text)))
 
     def embed(self, texts: Sequence[str], *, prompt: str = "", pooling: str | None = None) -> NDArray[np.float32]:
@@ -136,7 +136,7 @@ class Encoder:
         head = self.head
         if head is None or head.task != "sequence-classification":
             raise UnsupportedModel(
-                f"{self._model.name} does not classify texts: its head is {head.task if head else 'none'}",
+                f"{self.model.name} does not classify texts: its head is {head.task if head else 'none'}",
                 hint="convert a checkpoint of a class ...ForSequenceClassification",
             )
         return [_classification(head, self.outputs(text)) for text in texts]
@@ -147,7 +147,7 @@ class Encoder:
             if self._context is not None:
                 self._context.close()
                 self._context = None
-            self._model.close()
+            self.model.close()
 
     def __enter__(self) -> Encoder:
         return self
@@ -164,26 +164,24 @@ class Encoder:
                 self._context.close()
                 self._context = None
             capacity = max(SMALLEST_CONTEXT, 1 << (length - 1).bit_length())
-            self._context = StatesContext(self._model, min(capacity, max(length, self.longest_text)), self._threads)
+            self._context = StatesContext(self.model, min(capacity, max(length, self.longest_text)), self.threads)
         return self._context
 
     def _embedder(self, pooling: str | None) -> Head:
         if pooling is None and self.head is not None and self.head.task == "feature-extraction":
             return self.head
-        native = self._model.metadata.get(f"{self._model.architecture}.pooling_type")
+        native = self.model.metadata.get(f"{self.model.architecture}.pooling_type")
         chosen = pooling or NATIVE_POOLINGS.get(int(native) if isinstance(native, int | np.integer) else 0, "")
         if chosen not in POOLINGS or chosen == "each":
             raise BadRequest(
-                f"no pooling {chosen!r}"
-                if chosen
-                else f"{self._model.name} does not say how its embeddings are pooled",
+                f"no pooling {chosen!r}" if chosen else f"{self.model.name} does not say how its embeddings are pooled",
                 hint="choose one of first, last, mean, max (most models that say nothing were trained with mean)",
                 param="pooling",
             )
         return Head("feature-extraction", chosen, (), {}, (), "", 0.0)
 
     def _prompt(self, name: str) -> str:
-        metadata = self._model.metadata
+        metadata = self.model.metadata
         prompts: dict[str, Any] = json.loads(str(metadata.get("ingle.prompts", "{}")))
         wanted = name or str(metadata.get("ingle.default_prompt", ""))
         if not wanted:
@@ -194,7 +192,7 @@ class Encoder:
 
     def _embedding(self) -> Array:
         """The token embedding, (vocabulary, width), for a decoder that is tied to it."""
-        file = gguf.read(self._model.path)
+        file = gguf.read(self.model.path)
         info = file.tensors["token_embd.weight"]
         stored = file.tensor("token_embd.weight")
         if info.type.name == "Q8_0":
