@@ -179,3 +179,24 @@ def test_errors_keep_the_shape_on_every_road() -> None:
     assert (missing.status, missing.error["type"]) == (404, "not_found_error")
     assert (foreign.status, foreign.error["type"]) == (403, "permission_error")
     assert ignored.status == 200 and ignored.headers["x-ingle-ignored"] == "odd"
+
+
+def test_output_config_is_heard() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    body = {"model": "fake", "messages": ASK, "max_tokens": 9}
+    with served(scripted("{}", HERMES + "{# enable_thinking #}")) as server:
+        config: Any = {"effort": "none", "format": {"type": "json_schema", "schema": schema}}
+        answered = server.ask("POST", "/v1/messages", body | {"output_config": config})
+        asked = server.model.works[0].asked
+        wrong = server.ask("POST", "/v1/messages", body | {"output_config": {"format": {"type": "yaml"}}})
+    assert answered.status == 200 and asked["output"].value == schema
+    assert asked["enable_thinking"] is False
+    assert wrong.status == 400 and "output_config.format" in wrong.error["message"]
+
+
+def test_labels_are_taken_and_the_rest_reported() -> None:
+    labels = {"metadata": {"user_id": "u"}, "service_tier": "auto", "cache_control": {"type": "ephemeral"}}
+    body = {"model": "fake", "messages": ASK, "max_tokens": 9, "speed": "fast", "inference_geo": "eu", **labels}
+    with served(scripted("x", HERMES)) as server:
+        answered = server.ask("POST", "/v1/messages", body | {"diagnostics": {}})
+    assert answered.headers["x-ingle-ignored"] == "inference_geo, speed, diagnostics"

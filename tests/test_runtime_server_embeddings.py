@@ -101,3 +101,10 @@ def test_a_model_that_writes_does_not_embed() -> None:
 def test_its_tokens_are_its_own(server: Served) -> None:
     tokens = server.ask("POST", "/tokenize", {"model": "sentence", "content": "thee"}).json["tokens"]
     assert server.ask("POST", "/detokenize", {"model": "sentence", "tokens": tokens}).json["content"] == "thee"
+
+
+def test_truncation_is_refused(server: Served) -> None:
+    body = {"model": "sentence", "input": "x"}
+    assert server.ask("POST", "/api/embed", body | {"truncate": False}).status == 200
+    answered = server.ask("POST", "/api/embed", body | {"truncate": True})
+    assert answered.status == 400 and "truncate" in answered.json["error"]

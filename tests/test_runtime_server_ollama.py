@@ -94,6 +94,14 @@ def test_options_reach_the_model() -> None:
     assert answered.headers["x-ingle-ignored"] == "odd, options.num_thread"
 
 
+def test_logprobs_come_as_a_list() -> None:
+    with served(scripted("Once upon")) as server:
+        body = {"model": "fake", "messages": ASK, "logprobs": True, "top_logprobs": 2, "stream": False}
+        entries = server.ask("POST", "/api/chat", body).json["logprobs"]
+    assert "".join(entry["token"] for entry in entries) == "Once upon"
+    assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+
+
 def test_format_shapes_the_answer() -> None:
     with served(scripted("{}")) as server:
         client(server).chat("fake", ASK, format="json")

@@ -153,3 +153,10 @@ def test_what_changes_nothing_is_reported() -> None:
     with served(scripted("x")) as server:
         answered = server.ask("POST", "/v1/responses", body)
     assert answered.headers["x-ingle-ignored"] == "odd, include: reasoning.encrypted_content, text.verbosity"
+
+
+def test_nothing_runs_in_the_background() -> None:
+    with served(scripted("x")) as server, server.client() as client:
+        made = client.responses.create(model="fake", input="hi")
+        with pytest.raises(openai.BadRequestError, match="in the background"):
+            client.responses.cancel(made.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .anthropic_messages import CountRequest, MessagesRequest
 from .embeddings import EmbeddingsRequest, embedded
@@ -17,6 +17,7 @@ from .openai_completions import CompletionRequest
 from .openai_models import entry, listing
 from .responses_routes import responses_routes
 from .security import Gate, Rules
+from .surface import openapi, page
 from .traffic import Doors, Traffic
 
 
@@ -37,6 +38,14 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(exchange.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/openapi.json")
+    async def described() -> Response:
+        return JSONResponse(openapi())
+
+    @app.get("/docs")
+    async def docs() -> Response:
+        return HTMLResponse(page())
 
     @app.get("/v1/models")
     async def models() -> Response:

@@ -88,7 +88,11 @@ class EmbeddingFields(Part):
 class EmbeddingsRequest(EmbeddingFields):
     """OpenAI's."""
 
-    input: Annotated[list[Any], Field(min_length=1, max_length=MOST_INPUTS), BeforeValidator(_as_list)]
+    input: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=MOST_INPUTS),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ]
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
 
@@ -115,7 +119,11 @@ class EmbedRequest(EmbeddingFields):
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({"truncate": (None, False)})
 
-    input: Annotated[list[Any], Field(min_length=1, max_length=MOST_INPUTS), BeforeValidator(_as_list)]
+    input: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=MOST_INPUTS),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ]
     options: dict[str, Any] | None = None
 
     @property

@@ -176,6 +176,6 @@ def _of_routing(request: Request, status: int) -> IngleError:
     if status == 404:
         return NoSuchRoute(
             f"there is no {request.method} {request.url.path} here",
-            hint="served are /v1/models, /v1/chat/completions, /v1/completions, /health and /metrics",
+            hint="GET /docs lists what is served",
         )
     return internal()

@@ -59,7 +59,12 @@ class Options(Part):
     mirostat_tau: Annotated[float, Field(gt=0)] | None = None
     mirostat_eta: Unit | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
-    stop: Annotated[list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list)] | None = None
+    stop: (
+        Annotated[
+            list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+        ]
+        | None
+    ) = None
 
     def sampling(self) -> Sampling:
         known = {name: value for name, value in self if name in Sampling.__dataclass_fields__ and value is not None}

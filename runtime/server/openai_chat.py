@@ -70,7 +70,9 @@ class Message(Part):
     """``content`` given as parts is joined by newlines, as most templates know text only."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[TextPart], BeforeValidator(_as_parts)] | None = None
+    content: (
+        Annotated[list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart])] | None
+    ) = None
     name: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None

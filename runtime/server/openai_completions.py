@@ -70,7 +70,6 @@ class CompletionRequest(Fields):
             "tools": (None, []),
             "tool_choice": (None, "none", "auto"),
             "reasoning_effort": (None,),
-            "echo": (None, False),
             "suffix": (None, ""),
         }
     )
@@ -78,6 +77,7 @@ class CompletionRequest(Fields):
     prompt: Any
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
+    echo: bool | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -90,6 +90,15 @@ class CompletionRequest(Fields):
         if count is not None and count != (facts.data.get("n") or 1):
             raise ValueError("choosing the best among more than n is not supported")
         return count
+
+    @field_validator("echo")
+    @classmethod
+    def _echo_of_text(cls, echo: bool | None, facts: Any) -> bool | None:
+        if echo and facts.data.get("logprobs") is not None:
+            raise ValueError("with logprobs is not supported: a prompt has none")
+        if echo and not all(isinstance(prompt, str) for prompt in facts.data.get("prompt") or ()):
+            raise ValueError("of token ids is not supported: send the prompt as text")
+        return echo
 
     @property
     def num_prompts(self) -> int:
@@ -116,17 +125,24 @@ class CompletionRequest(Fields):
             **extras,
         )
 
+    def _echoed(self) -> tuple[str, ...]:
+        """What each choice begins with."""
+        return tuple(str(prompt) for prompt in self.prompt for _ in range(self.choices)) if self.echo else ()
+
     def writer(self, opening: Opening) -> CompletionWriter:
-        return CompletionWriter(Head.of("cmpl", opening.model, opening.info), self.choices, self.logprobs is not None)
+        return CompletionWriter(
+            Head.of("cmpl", opening.model, opening.info), self.choices, self.logprobs is not None, self._echoed()
+        )
 
 
 class CompletionWriter:
     """Writes one answer in the shape of completions; choice ``i`` of prompt ``p`` has the index ``p * n + i``."""
 
-    def __init__(self, head: Head, choices_per_prompt: int, logprobs: bool) -> None:
+    def __init__(self, head: Head, choices_per_prompt: int, logprobs: bool, echoed: tuple[str, ...] = ()) -> None:
         self._head = head
         self._per_prompt = choices_per_prompt
         self._logprobs = logprobs
+        self._echoed = dict(enumerate(echoed))  # by choice, until it has begun
         self._offsets: dict[int, LegacyLogprobs] = {}
 
     def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]:
@@ -142,7 +158,7 @@ class CompletionWriter:
         return with_usage(self._head.object("text_completion", choices), used)
 
     def _choice(self, index: int, pieces: list[Delta]) -> dict[str, Any]:
-        text = "".join(piece.text for piece in pieces)
+        text = self._echoed.pop(index, "") + "".join(piece.text for piece in pieces)
         return {"index": index, "text": text, "logprobs": self._logprobs_of(index, pieces)} | ending(pieces[-1])
 
     def _logprobs_of(self, index: int, pieces: list[Delta]) -> dict[str, Any] | None:

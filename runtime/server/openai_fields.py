@@ -112,7 +112,12 @@ class Fields(Part):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Annotated[list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list)] | None = None
+    stop: (
+        Annotated[
+            list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+        ]
+        | None
+    ) = None
     ignore_eos: bool | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
 
