@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -103,6 +104,9 @@ class EncoderProcess:
         if names:
             raise UnsupportedModel(f"{self._info.name} takes no adapters")
         return self
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing streams from here: answers are waited for in threads."""
 
     def stats(self) -> EngineStats:
         return EngineStats()
