@@ -50,8 +50,8 @@ class AnswerGrammar:
     def _start(self) -> str:
         if self.form.channels:
             opening = self.literal("<|channel|>analysis<|message|>")
-            closing = self.literal("<|end|><|start|>assistant")
-            return f"start: ({opening} {TEXT} {closing})? body\n"
+            thought = self._until("thought", "<|end|>")
+            return f"start: ({opening} thought {self.literal('<|start|>assistant')})? body\n{thought}"
         opening, closing = (mark.strip() for mark in self.form.reasoning)
         if not closing or (not opening and not self.reasons):
             return "start: body\n"
