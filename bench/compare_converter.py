@@ -71,8 +71,21 @@ options = ["--no-mtp"] if "qwen3_next" in older or "qwen3_5" in older else []
 for run in runs:
     dtype, _, out = run.partition("=")
     sys.argv = [script, folder, "--outfile", out, "--outtype", dtype, *options]
+    sys.argv += ["--mmproj"] * out.endswith("-mmproj.gguf")
     runpy.run_path(script, run_name="__main__")
 """
+OLDER_NAMES = {"gemma3": {"vision_tower.": "vision_tower.vision_model."}}
+
+# Of models with vision, the class of their language model.
+TEXT_CLASSES = {
+    "gemma3": "Gemma3ForCausalLM",
+    "gemma4": "Gemma4ForConditionalGeneration",
+    "idefics3": "LlamaForCausalLM",
+    "mistral3": "Mistral3ForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "smolvlm": "LlamaForCausalLM",
+}
 
 
 @dataclass
@@ -100,9 +113,26 @@ def older_config(config: dict[str, Any]) -> dict[str, Any]:
         added |= dict.fromkeys(("causal", "rotary_emb_interleaved", "qkv_proj_bias", "prenorm"), False)
         added |= dict.fromkeys(("mlp_fc1_bias", "mlp_fc2_bias"), False) | {"rotary_emb_scale_base": None}
     text = config.get("text_config")
-    if isinstance(text, dict) and "architectures" not in text:
-        added["text_config"] = {**text, "architectures": ["Gemma3ForCausalLM"]}
+    if isinstance(text, dict) and kind == "qwen2_5_vl":  # transformers 4 had all of the language model at the top
+        flat = {**text, "architectures": config["architectures"], "rope_scaling": text["rope_parameters"]}
+        return {**flat, "model_type": kind, "text_config": flat}
+    if isinstance(text, dict) and "architectures" not in text and kind in TEXT_CLASSES:
+        added["text_config"] = {**text, "architectures": [TEXT_CLASSES[kind]]}
     return added
+
+
+def older_names(file: Path, renamed: Mapping[str, str]) -> bool:
+    """Rename tensors by the beginnings of their names; whether there was one to rename."""
+    if not renamed:
+        return False
+    data = file.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    for new, old in renamed.items():
+        header = {name.replace(new, old, 1) if name.startswith(new) else name: at for name, at in header.items()}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    return True
 
 
 def sentencepiece_model(file: gguf.GGUF) -> bytes:
@@ -193,15 +223,34 @@ def compare_checkpoint(python: str, script: Path, checkpoint: Path, dtypes: list
     copy = shutil.copytree(checkpoint, work / checkpoint.name)
     ours = {dtype: gguf.read(convert(checkpoint, work / f"ours-{dtype}.gguf", dtype).path) for dtype in dtypes}
     some = ours[dtypes[0]]
+    kind = json.loads((copy / "config.json").read_text()).get("model_type")
+    if older_names(copy / "model.safetensors", OLDER_NAMES.get(str(kind), {})):
+        print("  patched: model.safetensors got the names of transformers 4")
     if some.metadata["tokenizer.ggml.model"] == "llama" and not (copy / "tokenizer.model").exists():
         (copy / "tokenizer.model").write_bytes(sentencepiece_model(some))
         print("  patched: tokenizer.model made from tokenizer.json")
     theirs = {dtype: work / f"theirs-{dtype}.gguf" for dtype in dtypes}
+    failed = False
     for line in run_reference(python, script, copy, theirs, str(some.metadata.get("tokenizer.ggml.pre", "default"))):
         print(f"  {line}")
+        failed = failed or line.startswith("the reference failed")
+    for dtype, file in theirs.items():
+        if file.exists() and not failed:
+            report(dtype, compare(ours[dtype], gguf.read(file)), verbose=dtype == dtypes[0])
+    compare_projectors(python, script, copy, [dtype for dtype in dtypes if dtype != "q8_0"], work)
+
+
+def compare_projectors(python: str, script: Path, copy: Path, dtypes: list[str], work: Path) -> None:
+    """The vision part, which neither side quantizes when asked for plain floats."""
+    ours = {dtype: work / f"ours-{dtype}-mmproj.gguf" for dtype in dtypes}
+    if not ours[dtypes[0]].exists():
+        return
+    theirs = {dtype: work / f"theirs-{dtype}-mmproj.gguf" for dtype in dtypes}
+    for line in run_reference(python, script, copy, theirs, ""):
+        print(f"  vision: {line}")
     for dtype, file in theirs.items():
         if file.exists():
-            report(dtype, compare(ours[dtype], gguf.read(file)), verbose=dtype == dtypes[0])
+            report(f"vision, {dtype}", compare(gguf.read(ours[dtype]), gguf.read(file)), verbose=dtype == dtypes[0])
 
 
 def report(dtype: str, result: Comparison, *, verbose: bool) -> None:

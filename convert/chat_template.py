@@ -8,11 +8,12 @@ from typing import Any
 
 from .errors import BadCheckpoint
 from .gguf import Value
-from .jsonfile import read_bytes
+from .jsonfile import read_bytes, read_object
 from .report import Item
 
 FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
+PROCESSOR_FILE = "chat_template.json"
 DEFAULT = "default"
 KEY = "tokenizer.chat_template"
 NAMES_KEY = "tokenizer.chat_templates"
@@ -20,14 +21,26 @@ MAX_BYTES = 256 << 10
 
 
 def find(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    """Templates by name. Files of their own replace what tokenizer_config.json says, as in transformers.
+    """Templates by name. Files of their own replace what tokenizer_config.json says, as in transformers; so does the
+    file in which transformers 4 kept the template of a model with vision.
 
     Raises:
         BadCheckpoint: one is not text, or larger than ``MAX_BYTES``.
     """
     files = {DEFAULT: folder / FILE, **{path.stem: path for path in sorted((folder / FOLDER).glob("*.jinja"))}}
     found = {name: _text(path) for name, path in files.items() if path.is_file()}
-    return found or _from_config(tokenizer_config.get("chat_template"))
+    return found or of_processor(folder) or _from_config(tokenizer_config.get("chat_template"))
+
+
+def of_processor(folder: Path) -> dict[str, str]:
+    """The template that a processor of transformers 4 brought, by the name ``default``; empty where there is none."""
+    path = folder / PROCESSOR_FILE
+    if not path.is_file():
+        return {}
+    template = read_object(path).get("chat_template")
+    if not isinstance(template, str):
+        raise BadCheckpoint(f"{path} has no chat_template that is a text")
+    return {DEFAULT: _within_limit(DEFAULT, template)}
 
 
 def metadata(templates: Mapping[str, str]) -> dict[str, Value]:

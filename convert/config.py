@@ -101,9 +101,12 @@ class Config:
 
 
 def flatten(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with ``text_config`` lifted to the top, where it wins."""
+    """config.json with ``text_config`` lifted to the top, where it wins but for the head: that is the whole model's."""
     text = raw.get("text_config")
-    return {**raw, **text} if isinstance(text, dict) else dict(raw)
+    if not isinstance(text, dict):
+        return dict(raw)
+    tied = {key: raw[key] for key in ("tie_word_embeddings",) if raw.get(key) is not None}
+    return {**raw, **text, **tied}
 
 
 def contradicts(raw: Mapping[str, Any], key: str) -> bool:

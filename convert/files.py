@@ -7,14 +7,15 @@ import errno
 import fcntl
 import glob
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import DiskFull, StorageError
 
 PARTIAL_SUFFIX = ".partial"
+PROJECTOR_SUFFIX = "-mmproj"
 
 
 @contextlib.contextmanager
@@ -27,14 +28,11 @@ def appearing(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be written. DiskFull: no space was left.
     """
+    # Its name is known before it is there, so that an interruption at any moment finds it.
+    partial = target.parent / f".{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    handle: int | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL_SUFFIX, dir=target.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write to {target.parent}: {error.strerror}") from error
-    partial = Path(name)
-    try:
+        handle = _create(partial, target)
         _lock(handle)
         yield partial
         _sync(partial)
@@ -46,8 +44,24 @@ def appearing(target: Path) -> Iterator[Path]:
             raise DiskFull(f"no space left while writing {target}", hint="free some space and run it again") from error
         raise
     finally:
-        partial.unlink(missing_ok=True)
-        os.close(handle)
+        with contextlib.suppress(OSError):  # it has its name, or was never there; the next writer removes what is left
+            partial.unlink()
+        if handle is not None:
+            os.close(handle)
+
+
+def _create(partial: Path, target: Path) -> int:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target)
+        return os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot write to {target.parent}: {error.strerror}") from error
+
+
+def projector_beside(model: Path) -> Path:
+    """Where the vision part of the language model in a GGUF file lies: ``model.gguf`` -> ``model-mmproj.gguf``."""
+    return model.with_name(f"{model.name.removesuffix('.gguf')}{PROJECTOR_SUFFIX}.gguf")
 
 
 def sweep(target: Path) -> None:

@@ -9,6 +9,7 @@ from . import attach, contract, metadata, modelcard, plan, rope
 from .errors import IngleError, UnsupportedModel
 from .report import Item, Report
 from .source import Source
+from .vision import has_vision
 
 
 def check(folder: Path, dtype: str = "auto") -> Report:
@@ -29,11 +30,12 @@ def check(folder: Path, dtype: str = "auto") -> Report:
 
 def warnings(source: Source) -> tuple[Item, ...]:
     """The warnings about a checkpoint that can be converted. Raises the first failure of one that cannot."""
-    items = [item for _, look in ASPECTS for item in _sound(look(source))]
+    items = [item for _, look in ASPECTS for item in sound(look(source))]
     return tuple(item for item in items if item.verdict == "warn")
 
 
-def _sound(items: Iterator[Item]) -> Iterator[Item]:
+def sound(items: Iterator[Item]) -> Iterator[Item]:
+    """The items as they are; raises the first that failed."""
     for item in items:
         if item.verdict == "fail":
             raise UnsupportedModel(f"{item.name}: {item.detail}", hint=item.hint)
@@ -92,6 +94,14 @@ def _head(source: Source) -> Iterator[Item]:
         yield Item("head", "ok", attach.summary(source.attached, source.config))
 
 
+def _vision(source: Source) -> Iterator[Item]:
+    if source.projection:
+        yield from source.projection.check()
+    elif has_vision(source.raw):
+        yield Item("vision", "warn", f"{source.family.classes[0]}: of this family only the language model is converted",
+                   hint="the model reads text only")  # fmt: skip
+
+
 def _dtype(source: Source) -> Iterator[Item]:
     yield Item("dtype", "ok", f"{plan.source_dtype(source.matched)} → {source.dtype}")
 
@@ -124,6 +134,7 @@ ASPECTS: tuple[tuple[str, Callable[[Source], Iterator[Item]]], ...] = (
     ("rope", _rope),
     ("tensors", _tensors),
     ("head", _head),
+    ("vision", _vision),
     ("dtype", _dtype),
     ("tokenizer", _tokenizer),
     ("contract", _contract),

@@ -10,9 +10,10 @@ from typing import Any
 
 from . import gguf, plan
 from .errors import BadCheckpoint, InputError
-from .files import appearing, require_space
+from .files import appearing, projector_beside, require_space
 from .inspection import warnings
 from .progress import Progress, silent
+from .projection import Projection
 from .report import Item
 from .source import Source
 from .tensor import Arrive
@@ -23,11 +24,23 @@ PROOF_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
+class Projector:
+    """The file of a vision part."""
+
+    path: Path
+    size_bytes: int
+    dtype: str
+    num_tensors: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Conversion:
     """A finished conversion.
 
     dropped: each source tensor that was left out, with the reason. clipped: how many values of each tensor were too
-    large for f16 and became the largest that it has, which only ``clip`` allows.
+    large for f16 and became the largest that it has, which only ``clip`` allows. projector: the vision part, in a file
+    beside ``path``.
     """
 
     path: Path
@@ -39,6 +52,7 @@ class Conversion:
     dropped: Mapping[str, str]
     clipped: Mapping[str, int]
     warnings: tuple[Item, ...]
+    projector: Projector | None = None
 
 
 def convert(
@@ -55,6 +69,7 @@ def convert(
 
     The file is complete, and ``prove`` (given its temporary path) has returned, before ``out`` exists; whatever goes
     wrong leaves nothing behind. What ``prove`` found is in the file, as ``ingle.proof``. The checkpoint is only read.
+    Its vision part, if it has one, appears first, as ``files.projector_beside(out)``.
 
     Args:
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
@@ -73,13 +88,14 @@ def convert(
     found = warnings(source)
     _check_out(source, out)
     _check_tied(source)
-    require_space(out.parent, source.size_bytes)
+    require_space(out.parent, source.size_bytes + (source.projection.size_bytes if source.projection else 0))
     with appearing(out) as partial:
         metadata = source.metadata | source.head_weights() | (_proof(None) if prove else {})
         gguf.write(partial, metadata, source.plans, progress)
         source.overflow.require_none()
         if prove is not None:
             gguf.rewrite(partial, metadata | _proof(prove(partial)), source.plans)
+        projector = _project(source.projection, projector_beside(out), progress) if source.projection else None
     return Conversion(
         path=out,
         size_bytes=out.stat().st_size,
@@ -90,7 +106,17 @@ def convert(
         dropped=source.matched.dropped,
         clipped=dict(source.overflow.counts),
         warnings=found,
+        projector=projector,
     )
+
+
+def _project(projection: Projection, out: Path, progress: Progress) -> Projector:
+    """Write the vision part."""
+    plans = projection.plans
+    with appearing(out) as partial:
+        gguf.write(partial, projection.metadata, plans, progress)
+        projection.overflow.require_none()
+    return Projector(out, out.stat().st_size, projection.dtype, len(plans), plan.num_parameters(plans))
 
 
 def _proof(found: Mapping[str, Any] | None) -> dict[str, gguf.Value]:

@@ -139,7 +139,7 @@ def tensors(
             raise _misshapen(sources[0], target, expected) from misfit
         if rows.shape != expected:
             raise _misshapen(sources[0], target, expected)
-        plans.append(_planned(target, rows, dtype, overflow))
+        plans.append(_planned(target, rows, _fixed(target, family) or dtype, overflow))
     return plans
 
 
@@ -234,6 +234,11 @@ def _element(target: str, shape: tuple[int, ...], dtype: str) -> GGMLType:
         return TYPES["F32"]
     element = TYPES[dtype]
     return TYPES["F16"] if shape[-1] % element.block else element
+
+
+def _fixed(target: str, family: Family) -> str:
+    """The element type that a tensor of the family always has, if there is one."""
+    return next((element for pattern, element in family.elements.items() if re.fullmatch(pattern, target)), "")
 
 
 def _planned(target: str, rows: Rows, dtype: str, overflow: Overflow) -> TensorPlan:

@@ -29,6 +29,7 @@ POOLINGS: Mapping[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
 }
 MODES: Mapping[str, Pooling] = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
+OTHER_SIMILARITIES = ("dot", "euclidean", "manhattan")  # than cosine
 UNUSED_POOLINGS = ("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
 ACTIVATIONS: Mapping[str, str] = {
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -73,13 +74,18 @@ def read(folder: Path, config: Config) -> Attached | None:
 
 
 def prompts(folder: Path) -> dict[str, Value]:
-    """What is put before a text, by the name of the task, and the longest text the model was made for."""
+    """What is put before a text, by the name of the task; the longest text the model was made for, whether it reads
+    small letters only; and by what two embeddings are compared, if not by their angle."""
     settings = _optional(folder / PROMPTS)
     found: dict[str, Value] = {}
     if isinstance(settings.get("prompts"), dict) and any(settings["prompts"].values()):
         found["ingle.prompts"] = json.dumps(settings["prompts"], ensure_ascii=False)
     if isinstance(settings.get("default_prompt_name"), str):
         found["ingle.default_prompt"] = settings["default_prompt_name"]
+    if settings.get("similarity_fn_name") in OTHER_SIMILARITIES:
+        found["ingle.similarity"] = str(settings["similarity_fn_name"])
+    if _optional(folder / LENGTH).get("do_lower_case") is True:
+        found["ingle.lower_case"] = True
     length = _optional(folder / LENGTH).get("max_seq_length")
     if type(length) is int and length > 0:
         found["ingle.max_sequence_length"] = length

@@ -14,8 +14,10 @@ def expected(target: str, config: Config, own: Mapping[str, tuple[int, ...]]) ->
     """The shape of a target tensor, slowest dimension first.
 
     ``own`` are a family's exceptions: for a name in all layers (``attn_q``), or in one (``blk.3.attn_q``). A bias has
-    the shape of its weight, without the last dimension.
+    the shape of its weight, without the last dimension, unless it is named in full.
     """
+    if target in own:
+        return own[target]
     plain = target if target.endswith((".weight", ".bias")) else f"{target}."
     name, _, kind = LAYER_PREFIX.sub("", plain).rpartition(".")
     shape = own.get(target.removesuffix(f".{kind}")) or own.get(name) or _common(config)[name]

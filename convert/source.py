@@ -9,7 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import attach, families, fp8, gguf, heads, metadata, plan, prequantized, sentence, tokenizer
+from . import (
+    attach,
+    embedded,
+    families,
+    fp8,
+    generation,
+    gguf,
+    heads,
+    metadata,
+    plan,
+    prequantized,
+    sentence,
+    tokenizer,
+    vision,
+)
 from . import config as configs
 from .attach import Attached
 from .checkpoint import read_config, read_generation, read_tensors
@@ -17,6 +31,7 @@ from .config import Config
 from .families import Family
 from .gguf import TensorPlan, Value
 from .plan import Matched
+from .projection import Projection
 from .tensor import Arrive, Tensor
 from .vocabulary import Vocabulary
 
@@ -96,11 +111,21 @@ class Source:
         return {
             **general,
             **{f"{arch}.{key}": value for key, value in own.items()},
+            **(embedded.metadata(self.folder) if attached or not self.family.head else {}),
             **self.vocabulary.metadata,
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
+            **(generation.metadata(self.raw, self.generation) if arch == "t5" else {}),
         }
+
+    @cached_property
+    def projection(self) -> Projection | None:
+        """The vision part, if there is one that can be converted."""
+        family = vision.find(self.raw)
+        if family is None:
+            return None
+        return Projection(self.folder, self.raw, lambda: self.tensors, family, self._dtype, self.overflow)
 
     def head_weights(self) -> dict[str, Value]:
         """The weights of a head, as metadata. Reads its tensors."""

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .request import Delta as Delta
     from .request import Sampling as Sampling
     from .request import Usage as Usage
-    from .tasks.encoder import Classification as Classification
+    from .tasks.classification import Classification as Classification
     from .tasks.encoder import Encoder as Encoder
+    from .tasks.model import TaskModel as TaskModel
 
 _HOMES = {
     "Model": ".model",
@@ -27,11 +28,12 @@ _HOMES = {
     "Stream": ".engine.stream",
     "IngleError": "..convert.errors",
     "Encoder": ".tasks.encoder",
-    "Classification": ".tasks.encoder",
+    "TaskModel": ".tasks.model",
+    "Classification": ".tasks.classification",
 }
 __all__ = [
     "AdapterFile", "Classification", "Delta", "Encoder", "IngleError", "LoadOptions", "Model", "Sampling", "Stream",
-    "Usage",
+    "TaskModel", "Usage",
 ]  # fmt: skip
 
 

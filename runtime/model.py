@@ -12,7 +12,7 @@ from typing import Any
 
 from ..convert.errors import BadRequest
 from ..convert.progress import Progress, silent
-from .chat import Conversation, Output
+from .chat import Conversation, Output, pictures
 from .chat.compiling import checked
 from .chat.formats import PLAIN
 from .chat.grammar import AnswerGrammar
@@ -20,7 +20,7 @@ from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
 from .options import AdapterFile, Isolation, LoadOptions
-from .request import Constraint, EngineStats, ModelInfo, Request, Sampling
+from .request import Constraint, EngineStats, Image, ModelInfo, Request, Sampling
 
 
 class Model:
@@ -62,12 +62,13 @@ class Model:
         from .store.store import Store
 
         place = str(name.absolute()) if isinstance(name, Path) else name
-        path = obtain(place, Store(), progress=progress).path
+        entry = obtain(place, Store(), progress=progress)
         files = (file if isinstance(file, AdapterFile) else AdapterFile(str(file)) for file in adapters)
         options = options or LoadOptions()
-        options = replace(options, adapters=(*options.adapters, *files))
+        beside = str(entry.projector.path) if entry.projector else None
+        options = replace(options, adapters=(*options.adapters, *files), mmproj=options.mmproj or beside)
         home = EngineProcess if isolation == "process" else Engine
-        return cls(home(path, options))
+        return cls(home(entry.path, options))
 
     def adapted(self, *names: str) -> Model:
         """The same loaded model, answering with these of its adapters only, or with none of them.
@@ -135,18 +136,23 @@ class Model:
     ) -> Stream:
         """Answer a conversation, rendered by the model's own chat template.
 
+        The content of a message is a text, or a list of parts: ``{"type": "text", "text": ...}`` and, for models that
+        see, ``{"type": "image", "image": path_or_bytes}`` or OpenAI's ``image_url`` with a data URL.
+
         tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`. output: the shape
         that the content must have. The deltas are what the model writes, markup and all;
         ``stream.reading`` takes it apart into reasoning, content and calls.
 
         Raises:
             TemplateError: the model has no chat template, or it refuses the messages.
-            BadRequest: a message or a tool is not of the right shape.
+            BadRequest: a message or a tool is not of the right shape, or a picture comes to a model that reads text.
         """
         for name in template_arguments.keys() & {field.name for field in fields(Sampling)}:
             raise BadRequest(f"{name} is not for the template", hint=f"write sampling=Sampling({name}=...)", param=name)
+        bare, images = pictures.take(messages)
+        image_text = self._image_text(images[0], bool(tools)) if images else ""
         prompt = self._conversation.prompt(
-            messages,
+            bare,
             tools=tools,
             tool_choice=tool_choice,
             parallel_tool_calls=parallel_tool_calls,
@@ -162,6 +168,8 @@ class Model:
             n,
             ignore_eos,
             add_special=False,
+            images=images,
+            image_text=image_text,
             adapters=self._adapters,
             cuts=prompt.cuts,
             markers=prompt.reading.form.markers,
@@ -173,11 +181,21 @@ class Model:
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
         """The prompt that :meth:`chat` makes of ``messages``."""
-        return self._conversation.prompt(messages, **template_arguments).text
+        return self._conversation.prompt(pictures.take(messages)[0], **template_arguments).text
+
+    def _image_text(self, image: Image, with_tools: bool) -> str:
+        """What stands for a picture in a prompt; refuses ``image`` where the model reads text only."""
+        if not self.info.projector:
+            raise BadRequest(
+                f"{image.where}: this model reads no pictures",
+                hint="a vision model needs its projector: --mmproj FILE",
+                param=image.where,
+            )
+        return self._conversation.image_text(with_tools=with_tools)
 
     def count(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> int:
         """Tokens of the prompt that :meth:`chat` makes of ``messages``."""
-        prompt = self._conversation.prompt(messages, **template_arguments)
+        prompt = self._conversation.prompt(pictures.take(messages)[0], **template_arguments)
         pieces = [prompt.text[begin:end] for begin, end in itertools.pairwise((0, *prompt.cuts, len(prompt.text)))]
         return sum(len(self.tokenize(piece, add_special=False, parse_special=True)) for piece in pieces)
 

@@ -35,6 +35,7 @@ class LoadOptions:
     threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
+    mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     adapters: loaded beside the model; a request that names none is answered with all of them together.
     """
 
@@ -50,4 +51,5 @@ class LoadOptions:
     flash_attention: FlashAttention = "auto"
     mmap: bool = True
     prefix_cache: bool = True
+    mmproj: str | None = None
     adapters: tuple[AdapterFile, ...] = ()

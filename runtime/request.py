@@ -53,10 +53,19 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """The bytes of a picture's file, and the field they came in, which errors name."""
+
+    data: bytes = field(repr=False)
+    where: str = "images"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt and how to continue it.
 
     prompt: text, or token ids that are used as they are.
+    images: pictures, in the order in which ``image_text`` stands for them in the text of the prompt.
     add_special: whether the tokenizer adds its BOS/EOS to a text prompt; False for a rendered chat template.
     parse_special: whether the text of a control token in the prompt becomes that token.
     max_tokens: most tokens of each choice; None ends at the context window.
@@ -77,6 +86,8 @@ class Request:
     ignore_eos: bool = False
     add_special: bool = True
     parse_special: bool = True
+    images: tuple[Image, ...] = ()
+    image_text: str = ""
     adapters: tuple[str, ...] | None = None
     cuts: tuple[int, ...] = ()
     markers: str = ""
@@ -139,6 +150,7 @@ class ModelInfo:
     control_tokens: ids by text of the tokens that only templates write, and no text may forge.
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
     gpu_layers: layers that really are offloaded.
+    projector: file of the vision part; empty where the model reads text only.
     adapters: what requests may be answered with, see ``Request.adapters``.
     """
 
@@ -163,6 +175,7 @@ class ModelInfo:
     eog_tokens: tuple[int, ...]
     sampling: Sampling
     warnings: tuple[str, ...] = ()
+    projector: str = ""
     adapters: tuple[LoadedAdapter, ...] = ()
     control_tokens: Mapping[str, int] = field(default_factory=dict)
 

@@ -266,6 +266,8 @@ def _their_renderer(checkpoint: Path) -> Render:
     has_json = (checkpoint / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if has_json else AutoTokenizer
     theirs = tokenizer_class.from_pretrained(str(checkpoint))
+    if not (checkpoint / chat_template.FILE).exists() and (found := chat_template.of_processor(checkpoint)):
+        theirs.chat_template = found[chat_template.DEFAULT]  # which is what a processor renders with
 
     def render(name: str, messages: Messages, tools: Tools, generation: bool) -> str | None:
         template = name if isinstance(theirs.chat_template, dict) else None

@@ -28,6 +28,9 @@ transformers 4 must give the same file.
 A class that is not in the table is converted all the same when it is a decoder of it without a head
 (`Qwen2Model`), or with `ForSequenceClassification` or `ForTokenClassification` in place of `ForCausalLM`.
 
+`SmolVLMForConditionalGeneration`, `Idefics3ForConditionalGeneration` and `Qwen2_5_VLForConditionalGeneration` are held
+to transformers with pictures, as is the vision part of Gemma 3: [vision.md](vision.md).
+
 | class | GGUF | for | compared | within |
 | --- | --- | --- | --- | --- |
 """

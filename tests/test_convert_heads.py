@@ -245,7 +245,7 @@ def test_scores_follow_the_problem_type(tmp_path: Path) -> None:
 
 def test_a_model_without_the_head_that_is_asked_for_says_so(tmp_path: Path) -> None:
     with Encoder(converted(tmp_path, encoders.recipe("bert")), threads=1) as encoder:
-        with pytest.raises(UnsupportedModel, match="does not classify texts"):
+        with pytest.raises(UnsupportedModel, match="cannot do text-classification: its head is none"):
             encoder.classify([TEXT])
         with pytest.raises(UnsupportedModel, match="has no head"):
             encoder.outputs(TEXT)

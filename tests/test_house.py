@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("convert", "quantize", "runtime")
 # The rooms of runtime/, lowest first: a room imports from lower lines only (and from itself).
 LAYERS = (
-    {"options", "request", "machine", "normalize", "corpus", "reference"},
+    {"options", "request", "machine", "normalize", "corpus", "picture", "reference"},
     {"llama"},
     {"chat"},
     {"engine"},
@@ -30,7 +30,17 @@ LAYERS = (
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"
-SERVER_MAY_IMPORT = {"model", "options", "request", "store", "engine.stream", "chat", "chat.toolbox", "tasks.process"}
+SERVER_MAY_IMPORT = {
+    "model",
+    "options",
+    "request",
+    "store",
+    "engine.stream",
+    "chat",
+    "chat.toolbox",
+    "tasks.model",
+    "tasks.process",
+}
 NEEDED_BY_OTHERS = {"protobuf"}
 NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py")
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
@@ -117,7 +127,7 @@ def test_each_library_is_a_declared_dependency() -> None:
     """Also one that comes along with another, as long as we import it ourselves."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[<>=~!\[; ]", line)[0].replace("-", "_") for line in project["dependencies"]}
-    imported = set().union(*map(third_party, SOURCES)) - {"llama_cpp"} | {"llama_cpp_python"}
+    imported = set().union(*map(third_party, SOURCES)) - {"llama_cpp", "PIL"} | {"llama_cpp_python", "pillow"}
     assert imported | NEEDED_BY_OTHERS == declared
 
 

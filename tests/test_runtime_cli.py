@@ -166,7 +166,7 @@ EVERY_OPTION = """
 
 
 def test_every_option_reaches_its_field() -> None:
-    options, sampling = collect(EVERY_OPTION.split())
+    options, sampling = collect([*EVERY_OPTION.split(), "--mmproj", __file__])
     default_options, default_sampling = LoadOptions(), Sampling()
     assert all(getattr(options, f.name) != getattr(default_options, f.name) for f in fields(LoadOptions))
     assert all(getattr(sampling, f.name) != getattr(default_sampling, f.name) for f in fields(Sampling))

@@ -22,7 +22,9 @@ from ingle.runtime.reference import CLASSES, Reference
 from shell import finished
 
 GOLDEN = Path(__file__).parent / "golden"
-KNOWN = ("gemma", "llama", "llama3", "mistral", "qwen3", "smollm2")
+KNOWN = (
+    "gemma", "gemma2", "gemma3", "llama", "llama3", "mistral", "olmo2", "qwen3", "smollm2", "smollm3"
+)  # fmt: skip
 
 
 def golden(name: str, tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -103,6 +105,9 @@ def test_what_is_not_compared_says_why(tmp_path: Path, monkeypatch: pytest.Monke
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "rotary embedding"),
         ({"num_hidden_layers": ...}, "needs num_hidden_layers"),
+        ({"rms_norm_eps": ...}, "needs rms_norm_eps"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "no quantized"),
+        ({"architectures": ["Gemma3ForCausalLM"], "head_dim": ...}, "needs head_dim, query_pre_attn_scalar, final"),
         ({"architectures": ...}, "a checkpoint without a class"),
     ],
 )

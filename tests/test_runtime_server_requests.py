@@ -154,10 +154,17 @@ WRONG_MESSAGES: list[tuple[Any, str, str]] = [
     ([{"content": "hi"}], "messages[0].role", "invalid_request"),
     ([{"role": "user", "content": "hi"}, {"role": "user", "content": 5}], "messages[1].content", "invalid_request"),
     (
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/cat.png"}}]}],
+        "messages[0].content[0].image_url.url",
+        "invalid_request",
+    ),
+    (
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
         "messages[0].content[0]",
         "invalid_request",
     ),
+    ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content[0]", "invalid_request"),
+    ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0]", "invalid_request"),
     (
         [{"role": "assistant", "content": "", "tool_calls": [{}]}],
         "messages[0].tool_calls[0].function",

@@ -30,8 +30,8 @@ CAUSAL_DROPPED: Mapping[str, str] = {
 }
 VISION_DROPPED: Mapping[str, str] = {
     **CAUSAL_DROPPED,
-    r"(model\.)?(vision_tower|vision_model|multi_modal_projector|visual)\..*": "the vision tower: this version "
-    "converts the language model only",
+    r"(model\.)?(vision_tower|vision_model|multi_modal_projector|connector|visual)\..*": "the vision part, which "
+    "never is in this file",
 }
 
 
@@ -67,6 +67,7 @@ class Family:
     transforms: regular expression on the target name -> what is done to the tensor.
     computed: tensors that are not in the checkpoint.
     shapes: shapes of targets that differ from :func:`..shapes.expected`.
+    elements: regular expression on the target name -> the element type it has whatever is asked for.
     dropped: regular expression on the source name -> why it is left out.
     surplus_layers: why layers after the last one are left out; empty when there must be none.
     limits: verdicts on what llama.cpp computes differently, or not at all.
@@ -89,6 +90,7 @@ class Family:
     transforms: Callable[[Config], Mapping[str, Transform]] = _nothing
     computed: Callable[[Config], Mapping[str, NDArray[np.float32]]] = _nothing
     shapes: Callable[[Config], Mapping[str, tuple[int, ...]]] = _nothing
+    elements: Mapping[str, str] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=lambda: CAUSAL_DROPPED)
     surplus_layers: str = ""
     limits: Callable[[Config], Iterator[Item]] = _no_limits

@@ -28,6 +28,7 @@ ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 DEFAULT = chat_template.DEFAULT
 TOOL_USE = "tool_use"
 _PROBE = "a8Wq3"
+_TEXT_PART = {"type": "text", "text": _PROBE}
 
 
 class Conversation:
@@ -45,7 +46,8 @@ class Conversation:
         control_tokens: Mapping[str, int] | None = None,
     ) -> None:
         self._templates = {name: Template(source, special_tokens) for name, source in templates.items()}
-        self._takes_parts = functools.lru_cache(maxsize=None)(_takes_parts)
+        self._takes = functools.lru_cache(maxsize=None)(_takes)
+        self._image_text = functools.lru_cache(maxsize=None)(_image_text)
         self._control_tokens = control_tokens or {}
         self._defuser = Defuser(self._control_tokens)
         self._lock = threading.Lock()
@@ -73,17 +75,17 @@ class Conversation:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt. Content given as a list of text parts reaches the template so if it takes parts, and joined by
-        newlines otherwise.
+        """The prompt. Content given as a list of parts reaches the template so if it takes parts, and joined by
+        newlines otherwise; content given as text reaches it as one part if it takes nothing else.
 
         Raises:
-            BadRequest: a message has a wrong shape; ``param`` names it (``messages[3].content``).
+            BadRequest: a message has a wrong shape, or has a picture that the template has no place for; ``param``
+                names it (``messages[3].content``).
             TemplateError: there is no template, it is broken, or it refuses the messages.
         """
         check(messages)
         template = self.template(with_tools=bool(tools))
-        if any(isinstance(message.get("content"), list) for message in messages) and not self._takes_parts(template):
-            messages = [_joined(message) for message in messages]
+        messages = [self._suited(message, template, f"messages[{n}]") for n, message in enumerate(messages)]
         return template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools or None, **variables)
 
     def prompt(
@@ -134,6 +136,22 @@ class Conversation:
             if self._format is None:
                 self._format = answer_format(self.template(), self.template(with_tools=True))
             return self._format
+
+    def image_text(self, *, with_tools: bool = False) -> str:
+        """What the template writes for a picture. Raises :class:`TemplateError` when it has no place for one."""
+        text = self._image_text(self.template(with_tools=with_tools))
+        if not text:
+            raise TemplateError("the chat template of this model has no place for pictures", param="messages")
+        return text
+
+    def _suited(self, message: Message, template: Template, where: str) -> Message:
+        """The message in the form that the template reads."""
+        content = message.get("content")
+        if isinstance(content, list) and not self._takes(template, parts=True):
+            return _joined(message, where)
+        if isinstance(content, str) and not self._takes(template, parts=False) and self._takes(template, parts=True):
+            return {**message, "content": [{"type": "text", "text": content}]}
+        return message
 
     def template(self, *, with_tools: bool = False) -> Template:
         """The template that such a chat uses. Raises :class:`TemplateError` when the model has none."""
@@ -202,21 +220,49 @@ def _check_message(message: Message, where: str) -> None:
 
 def _check_part(part: Any, where: str) -> None:
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if part == {"type": "image"}:
+        return
     if kind != "text" or not isinstance(part.get("text"), str):
         raise BadRequest(f'{where} must be {{"type": "text", "text": ...}}; it is of type {kind!r:.80}', param=where)
 
 
-def _joined(message: Message) -> Message:
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    return {**message, "content": "\n".join(part["text"] for part in content)}
+def _joined(message: Message, where: str) -> Message:
+    parts = message["content"]
+    for index, part in enumerate(parts):
+        if part["type"] != "text":
+            where = f"{where}.content[{index}]"
+            raise BadRequest(f"{where}: the chat template of this model has no place for pictures", param=where)
+    return {**message, "content": "\n".join(part["text"] for part in parts)}
 
 
-def _takes_parts(template: Template) -> bool:
-    """Whether a list of parts comes out as its text: the template is tried on one."""
+def _takes(template: Template, *, parts: bool) -> bool:
+    """Whether a text, or a list of parts, comes out as its text: the template is tried on one."""
     try:
-        text = template.render([{"role": "user", "content": [{"type": "text", "text": _PROBE}]}])
+        text = template.render([{"role": "user", "content": [_TEXT_PART] if parts else _PROBE}])
     except TemplateError:
         return False
     return _PROBE in text and "'text'" not in text and '"text"' not in text
+
+
+def _image_text(template: Template) -> str:
+    """What appears in a rendered prompt when a picture stands between two texts; nothing where none does."""
+    if not _takes(template, parts=True):
+        return ""
+    try:
+        without, having = (
+            template.render([{"role": "user", "content": [_TEXT_PART, *picture, _TEXT_PART]}])
+            for picture in ([], [{"type": "image"}])
+        )
+    except TemplateError:
+        return ""
+    begin = common_length(without, having)
+    end = common_length(without[begin:][::-1], having[begin:][::-1])
+    return having[begin : len(having) - end].strip()
+
+
+def common_length(first: str, second: str) -> int:
+    """How many characters two texts begin with together."""
+    return next(
+        (n for n, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )

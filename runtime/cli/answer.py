@@ -91,7 +91,7 @@ class Answer:
         }
 
 
-def ask(model: Model, messages: Sequence[Mapping[str, str]], settings: Settings) -> Answer:
+def ask(model: Model, messages: Sequence[Mapping[str, Any]], settings: Settings) -> Answer:
     """The answer to a conversation, not yet read."""
     return Answer(model.chat(messages, sampling=settings.sampling, max_tokens=settings.max_tokens, stop=settings.stop))
 

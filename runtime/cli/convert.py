@@ -30,14 +30,19 @@ class Proven:
     proof: Proof
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self.conversion), "path": str(self.conversion.path), "proof": dict(self.proof)}
+        done = asdict(self.conversion)
+        for file in (done, done["projector"]):
+            if file is not None:
+                file["path"] = str(file["path"])
+        return {**done, "proof": dict(self.proof)}
 
     def __str__(self) -> str:
         from ..proof import described
 
-        done = self.conversion
+        done, vision = self.conversion, self.conversion.projector
         size = f"{human_size(done.size_bytes)}, {done.dtype}"
-        return f"{done.path}  {size}; proven equal: {described(self.proof)}"
+        text = f"{done.path}  {size}; proven equal: {described(self.proof)}"
+        return text + (f"\n{vision.path}  {human_size(vision.size_bytes)}, {vision.dtype}; vision" if vision else "")
 
 
 @click.command("convert", short_help="Turn a Hugging Face checkpoint into a proven GGUF file.")
@@ -74,8 +79,9 @@ def convert_command(
 
     The file is compared with the checkpoint before it gets its name: token ids of thousands of texts, the chat
     template, and the logits of eight prompts, of models up to 400 million parameters that ingle can compute by itself
-    (Llama, Mistral, Qwen 2 and 3, Gemma; with --prove, of any size). With --check nothing is written, and of a hub id
-    no weights are fetched; exit code 2 says that it could not be converted.
+    (Llama, Mistral, Qwen 2 and 3, SmolLM3, OLMo 2, Gemma 1 to 3; with --prove, of any size). The vision part of a model
+    becomes a second file beside it, NAME-mmproj.gguf. With --check nothing is written, and of a hub id no weights are
+    fetched; exit code 2 says that it could not be converted.
 
     CHECKPOINT may be a LoRA adapter of PEFT as well. Its GGUF is compared with PEFT's merge, and loaded by llama.cpp
     beside its base, of which configs and headers are enough. `ingle run BASE --lora FILE` uses it.

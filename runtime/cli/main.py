@@ -35,8 +35,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "verify": "Check that a model's bytes are still what they were.",
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
-        "classify": "Say which labels fit a text.",
-        "embed": "Turn texts into vectors.",
+        "task": "Classify, tag, answer, embed, rerank ...",
     }
 )
 """Name and one-line help of each command. ``run`` is ``run_command`` in the module ``run``, and so on."""

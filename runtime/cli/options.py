@@ -102,6 +102,12 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     _load("kv_type", click.Choice(KV_TYPES), "Element type of the KV cache."),
     _load("flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams."),
+    _option(
+        "mmproj",
+        click.Path(exists=True, dir_okay=False),
+        "Projector file of a vision model. [default: the one that the model came with]",
+        metavar="FILE",
+    ),
     click.option(
         "--mmap/--no-mmap", default=_LOAD["mmap"], show_default=True, help="Map the file, or read it into memory."
     ),

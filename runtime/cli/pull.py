@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..store.manifest import Entry
+from ..store.manifest import Entry, KeptFile
 from .display import emit_json, human_size, note, progress_bar
 
 
@@ -27,7 +27,7 @@ def pull_command(names: tuple[str, ...], as_json: bool) -> None:
         return
     for entry in entries:
         click.echo(f"{entry.name}  {human_size(entry.size_bytes)}  {how(entry)}")
-        note(f"type {entry.type}: {entry.reason}")
+        note(f"type {entry.type}: {entry.reason}" + ("; with its vision part" if entry.projector else ""))
 
 
 def _pull(name: str) -> Entry:
@@ -53,9 +53,8 @@ def as_record(entry: Entry) -> dict[str, Any]:
         "path": str(entry.path),
         "size_bytes": entry.size_bytes,
         "sha256": entry.sha256,
-        "files": [
-            {"path": str(file.path), "size_bytes": file.size_bytes, "sha256": file.sha256} for file in entry.files
-        ],
+        "files": [_file(file) for file in entry.files],
+        "projector": entry.projector and _file(entry.projector),
         "source": {
             "kind": entry.source.kind,
             "location": entry.source.location,
@@ -67,3 +66,7 @@ def as_record(entry: Entry) -> dict[str, Any]:
         "created": entry.created,
         "ingle": entry.ingle,
     }
+
+
+def _file(file: KeptFile) -> dict[str, Any]:
+    return {"path": str(file.path), "size_bytes": file.size_bytes, "sha256": file.sha256}

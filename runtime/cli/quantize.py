@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.errors import InputError
+from ...convert.files import projector_beside
 from .convert import checkpoint_name, convert_and_prove
 from .display import emit_json, emit_table, human_size, note, progress_bar
 from .options import THREADS
@@ -82,18 +83,24 @@ def _is_gguf(source: str) -> bool:
 
 
 def _quantize_checkpoint(source: str, out: Path, type_name: str, threads: int | None) -> Quantized:
-    """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work."""
+    """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work. A vision part stays
+    as it is, and gets its place beside ``out``."""
     from ...quantize import plan
     from ..store.arrival import checkpoint_at
 
     converted = out.with_name(f".{out.name}.converted")
+    vision = projector_beside(converted)
     try:
         with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
             _require_no_part_of(checkpoint.folder, out)
             convert_and_prove(checkpoint, converted, "auto", progress)
-        return _execute(plan(converted, type_name), out, threads)
+        done = _execute(plan(converted, type_name), out, threads)
+        if vision.exists():
+            note(f"vision part: {vision.replace(projector_beside(out))}")
+        return done
     finally:
         converted.unlink(missing_ok=True)
+        vision.unlink(missing_ok=True)
 
 
 def _require_no_part_of(checkpoint: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,6 +34,13 @@ def _no_empty_text(_context: click.Context, _parameter: click.Parameter, texts: 
 @click.command("run", short_help="Ask a model once, or chat with it.")
 @click.argument("model")
 @click.argument("prompt", nargs=-1)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A picture to show with PROMPT (PNG, JPEG, WebP); may be given several times.",
+)
 @click.option("--system", help="System message of the chat.")
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the model's chat template.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer. [default: the window's rest]")
@@ -53,6 +60,7 @@ def run_command(
     context: click.Context,
     model: str,
     prompt: tuple[str, ...],
+    images: tuple[Path, ...],
     system: str | None,
     raw: bool,
     max_tokens: int | None,
@@ -68,13 +76,13 @@ def run_command(
     converted, proven and quantized first. Text piped in is put before PROMPT.
     """
     text = _prompt(prompt)
-    _require_sense(text, system, raw, as_json)
+    _require_sense(text, images, system, raw, as_json)
     settings = Settings(sampling, max_tokens, stop, verbose)
     with _load(model, options, verbose) as loaded:
         if not raw:
             _require_template(loaded, model)
         if text is not None:
-            _answer_once(loaded, settings, text, system, raw, as_json)
+            _answer_once(loaded, settings, _content(text, images), system, raw, as_json)
         else:
             enable_line_editing()
             Chat(loaded, settings, system, chat_settings(context.command)).run()
@@ -105,7 +113,16 @@ def _piped() -> str:
         raise InputError(f"what was piped in is not UTF-8 text: {error.reason} at byte {error.start:,}") from error
 
 
-def _require_sense(text: str | None, system: str | None, raw: bool, as_json: bool) -> None:
+def _content(text: str, images: tuple[Path, ...]) -> str | list[dict[str, Any]]:
+    """What the user says: a text, or pictures and then the text."""
+    if not images:
+        return text
+    return [*({"type": "image", "image": image} for image in images), {"type": "text", "text": text}]
+
+
+def _require_sense(text: str | None, images: tuple[Path, ...], system: str | None, raw: bool, as_json: bool) -> None:
+    if images and (text is None or raw):
+        raise click.UsageError("--image needs a PROMPT, and a template that has a place for it: no --raw")
     if text is None and (raw or as_json):
         raise click.UsageError(f"--{'raw' if raw else 'json'} needs a PROMPT: a chat has no use for it")
     if raw and system is not None:
@@ -139,12 +156,19 @@ def _require_template(model: Model, name: str) -> None:
         )
 
 
-def _answer_once(model: Model, settings: Settings, text: str, system: str | None, raw: bool, as_json: bool) -> None:
-    if raw:
-        answer = complete(model, text, settings)
+def _answer_once(
+    model: Model,
+    settings: Settings,
+    content: str | list[dict[str, Any]],
+    system: str | None,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    if raw and isinstance(content, str):
+        answer = complete(model, content, settings)
     else:
         messages = [{"role": "system", "content": system}] if system else []
-        answer = ask(model, [*messages, {"role": "user", "content": text}], settings)
+        answer = ask(model, [*messages, {"role": "user", "content": content}], settings)
     if as_json:
         "".join(answer)
         emit_json(answer.as_json())

@@ -68,13 +68,15 @@ def serve_command(
     most = max(MODELS_IN_MEMORY, len(models)) if max_models is None else max_models
     if len(models) > most:
         raise BadRequest(f"--max-models {most} is less than the {len(models)} models named")
+    if options.mmproj and len(models) != 1:
+        raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
     if options.adapters and len(models) != 1:
         raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
     serving = ServeOptions(host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s, admin)
     listener = listen(serving)
     store = Store()
     with progress_bar() as progress:
-        given = prepare(models, store, progress)
+        given = prepare(models, store, progress, options.mmproj)
     catalog = StoreCatalog(store, options, with_adapters(given, options.adapters))
     serve(listener, serving, catalog, [one.installed.name for one in given], lambda url: click.echo(url))
 

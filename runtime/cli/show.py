@@ -80,6 +80,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
         "file": f"{entry.path} ({how(entry)})",
         "sha256": entry.sha256,
+        "vision": f"{entry.projector.path} ({human_size(entry.projector.size_bytes)})" if entry.projector else "",
         "proof": facts["adapter"]["proof"] or NOT_OURS if "adapter" in facts else _proof(entry, facts["proof"]),
         "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
     }

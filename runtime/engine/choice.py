@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Usage
 from .constraint import Matcher
 from .detokenizer import Detokenizer
+from .prompt import Prompt
 from .sampling import TokenSource
 from .scheduler import Sequence
 from .stream import Event
@@ -61,7 +62,7 @@ class Flight:
     """
 
     request: Request
-    prompt: list[int]
+    prompt: Prompt
     emit: Emit
     matchers: tuple[Matcher, ...] = ()
     shown: frozenset[int] = frozenset()
@@ -78,7 +79,7 @@ class Flight:
         started = self.started or now
         first = self.first_token or now
         return Usage(
-            prompt_tokens=len(self.prompt),
+            prompt_tokens=len(self.prompt.tokens),
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
             queue_s=started - self.arrived,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,18 @@ from typing import Protocol
 
 from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError, UnsupportedModel
 from ..llama.model import NativeModel
+from ..llama.projector import NativeProjector
+from ..machine import thread_count
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
+from . import prompt as prompts
 from . import sampling
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
 from .constraint import Grammars, Matcher
 from .info import model_info
 from .loop import Loop
+from .prompt import Prompt
 from .stream import Stream
 
 COUNTED_EXACTLY = 1 << 20
@@ -53,15 +56,19 @@ class Engine:
         self, path: Path, options: LoadOptions | None = None, *, after_round: Callable[[], None] = lambda: None
     ) -> None:
         options = options or LoadOptions()
+        self._projector: NativeProjector | None = None
         self._model = NativeModel(path, gpu_layers=options.gpu_layers, mmap=options.mmap, adapters=options.adapters)
         try:
             if not self._model.generates:
                 raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
+            self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options)
-            self._loop = Loop(self._model, self._info, options, after_round)
+            self._loop = Loop(self._model, self._projector, self._info, options, after_round)
             self._grammars = Grammars(self._model.vocab, self._info.eog_tokens)
             self._shown = functools.lru_cache(maxsize=64)(self._find_shown)
         except BaseException:
+            if self._projector is not None:
+                self._projector.close()
             self._model.close()
             raise
         self._thread = threading.Thread(target=self._loop.run, name="ingle-engine", daemon=True)
@@ -87,9 +94,7 @@ class Engine:
     def launch(self, request: Request, emit: Emit) -> Flight | None:
         """Check, tokenize and queue a request whose events go to ``emit``; None if it was refused there."""
         try:
-            flight = Flight(
-                request, self._prompt_tokens(request), emit, self._matchers(request), self._shown(request.markers)
-            )
+            flight = Flight(request, self._prompt(request), emit, self._matchers(request), self._shown(request.markers))
             self._loop.enter(flight)
         except IngleError as error:
             emit(error)
@@ -121,8 +126,8 @@ class Engine:
         if hasattr(self, "_thread"):
             self._loop.stop()
 
-    def _prompt_tokens(self, request: Request) -> list[int]:
-        """The prompt as token ids that fit the window.
+    def _prompt(self, request: Request) -> Prompt:
+        """The prompt as tokens that fit the window.
 
         Raises:
             BadRequest: a field is out of range. ContextLengthExceeded: no room for an answer.
@@ -131,16 +136,12 @@ class Engine:
         self._refuse_unknown_adapters(request)
         if isinstance(request.prompt, str):
             self._refuse_endless(request.prompt)
-            tokens = self._text_tokens(request, request.prompt)
-        else:
-            tokens = list(request.prompt)
-            for token in tokens:
-                self._model.vocab.piece(token)
-        if not tokens:
+        prompt = prompts.read(request, self._model.vocab, self._projector)
+        if not prompt.tokens:
             raise BadRequest("the prompt is empty, and this model has no token that begins a text", param="prompt")
-        if len(tokens) >= self._info.context_length:
-            raise ContextLengthExceeded.of(len(tokens), self._info.context_length)
-        return tokens
+        if len(prompt.tokens) >= self._info.context_length:
+            raise ContextLengthExceeded.of(len(prompt.tokens), self._info.context_length)
+        return prompt
 
     def _refuse_unknown_adapters(self, request: Request) -> None:
         loaded = [adapter.name for adapter in self._info.adapters]
@@ -151,18 +152,6 @@ class Engine:
                     hint=f"loaded: {', '.join(loaded) or 'none'}",
                     param="adapters",
                 )
-
-    def _text_tokens(self, request: Request, text: str) -> list[int]:
-        """The pieces between the cuts, one behind the other."""
-        tokens: list[int] = []
-        for begin, end in itertools.pairwise((0, *request.cuts, len(text))):
-            tokens += self._model.vocab.tokenize(
-                text[begin:end],
-                add_special=request.add_special and not begin,
-                parse_special=request.parse_special,
-                continues=begin > 0,
-            )
-        return tokens
 
     def _matchers(self, request: Request) -> tuple[Matcher, ...]:
         """One for each choice. Raises :class:`BadRequest` for a grammar that cannot be compiled."""
@@ -180,3 +169,9 @@ class Engine:
         fewest = self._model.vocab.fewest_tokens(text) if len(text) > COUNTED_EXACTLY else 0
         if fewest >= self._info.context_length:
             raise ContextLengthExceeded.of(fewest, self._info.context_length, at_least=True)
+
+
+def _projector(options: LoadOptions, model: NativeModel) -> NativeProjector | None:
+    if options.mmproj is None:
+        return None
+    return NativeProjector(Path(options.mmproj), model, options.threads_prefill or options.threads or thread_count())

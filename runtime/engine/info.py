@@ -61,6 +61,7 @@ def model_info(model: NativeModel, options: LoadOptions) -> ModelInfo:
         eog_tokens=end_tokens,
         sampling=sampling.model_defaults(model.metadata),
         warnings=(*_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
+        projector=options.mmproj or "",
         adapters=tuple(
             LoadedAdapter(name, str(adapter.path), adapter.scale, adapter.base_name)
             for name, adapter in model.adapters.items()
@@ -80,13 +81,13 @@ def limits(info: ModelInfo, options: LoadOptions) -> Limits:
     )
 
 
-def context_options(info: ModelInfo, options: LoadOptions) -> ContextOptions:
-    """The native context that serves :func:`limits`."""
+def context_options(info: ModelInfo, options: LoadOptions, rows_together: int = 0) -> ContextOptions:
+    """The native context that serves :func:`limits`, and pictures of ``rows_together`` rows."""
     bounds = limits(info, options)
     return ContextOptions(
         cells=bounds.cells,
         sequences=bounds.slots,
-        rows=bounds.rows,
+        rows=max(bounds.rows, rows_together),
         threads=info.threads,
         threads_prefill=info.threads_prefill,
         kv_type=options.kv_type,

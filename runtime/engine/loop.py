@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, QueueFull
-from ..llama.context import Aborted, Context, Rows
+from ..llama.context import Aborted, Context, PictureRows, Rows
 from ..llama.model import NativeModel
+from ..llama.projector import Chunk, NativeProjector
 from ..llama.threads import KernelThreads
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, StopDetail
@@ -22,7 +23,7 @@ from . import sampling
 from .choice import Choice, Flight
 from .detokenizer import Detokenizer
 from .info import context_options, core_groups, limits
-from .scheduler import Row, Scheduler, Sequence
+from .scheduler import Row, Scheduler, Sequence, Span
 from .stream import Accepted, Finished
 
 
@@ -30,13 +31,20 @@ class Loop:
     """Requests in flight over one context. :meth:`run` is the thread; others ``enter``, ``cancel`` and ``stop``."""
 
     def __init__(
-        self, model: NativeModel, info: ModelInfo, options: LoadOptions, after_round: Callable[[], None]
+        self,
+        model: NativeModel,
+        projector: NativeProjector | None,
+        info: ModelInfo,
+        options: LoadOptions,
+        after_round: Callable[[], None],
     ) -> None:
         self._model = model
+        self._projector = projector
         self._info = info
         self._after_round = after_round
         self._capacity = options.parallel + options.max_queue
-        self._context = Context(model, context_options(info, options))
+        rows_together = projector.rows_together if projector else 0
+        self._context = Context(model, context_options(info, options, rows_together))
         shares = options.prefix_cache and model.can_share_prefix
         self._scheduler = Scheduler(limits(info, options), self._context, share=shares)
         self._end_tokens = frozenset(info.eog_tokens)
@@ -66,7 +74,7 @@ class Loop:
                     hint="try again in a moment",
                 )
             self._flights.add(flight)
-        flight.emit(Accepted(len(flight.prompt)))
+        flight.emit(Accepted(len(flight.prompt.tokens)))
         self._inbox.put(lambda: self._arrive(flight))
 
     def cancel(self, flight: Flight) -> None:
@@ -128,7 +136,7 @@ class Loop:
         """The step before, one token further: nobody came or went, which is what most steps are like."""
         began = _clocks()
         try:
-            self._context.decode_next((row.sequence.tokens[-1], row.sequence.computed) for row in rows)
+            self._context.decode_next((row.sequence.tokens[-1], row.sequence.position) for row in rows)
         except (Aborted, EngineError) as error:
             self._give_up(rows, error)
             return
@@ -147,7 +155,7 @@ class Loop:
     def _arrive(self, flight: Flight) -> None:
         if flight not in self._flights:
             return
-        self._add(requests=1, prompt_tokens=len(flight.prompt))
+        self._add(requests=1, prompt_tokens=len(flight.prompt.tokens))
         for index in range(flight.request.n):
             choice = self._choice(flight, index)
             flight.open.append(choice)
@@ -155,10 +163,12 @@ class Loop:
             self._scheduler.add(choice.sequence)
 
     def _choice(self, flight: Flight, index: int) -> Choice:
-        request = flight.request
+        request, tokens = flight.request, flight.prompt.tokens
         resolved = sampling.resolve(request.sampling, self._info.sampling, index)
-        source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, flight.prompt)
-        sequence = Sequence(list(flight.prompt), len(flight.prompt), group=self._group(request.adapters))
+        written = [token for token in tokens if token >= 0]
+        source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, written)
+        group = self._group(request.adapters)
+        sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group)
         matcher = flight.matchers[index] if flight.matchers else None
         return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher)
 
@@ -181,7 +191,7 @@ class Loop:
         began = _clocks()
         self._adapt(rows[0].sequence.group)
         try:
-            outputs = self._context.decode([_native(row) for row in rows])
+            outputs = self._compute(rows)
         except (Aborted, EngineError) as error:
             self._close_step()
             self._give_up(rows, error)
@@ -208,6 +218,12 @@ class Loop:
         counts["generated_tokens"] += generated
         counts["busy_s"] += wall - began[0]
         counts["kernel_cpu_s"] += cpu - began[1]
+
+    def _compute(self, rows: list[Row]) -> dict[int, int]:
+        picture = rows[0].sequence.span
+        if picture is None or self._projector is None:
+            return self._context.decode([_native(row) for row in rows])
+        return self._context.decode_picture(_picture_rows(rows[0], picture, self._projector))
 
     def _open_step(self, rows: list[Row]) -> bool:
         """Tell :meth:`cancel` whose prompts the step reads; False if one of them was cancelled just now."""
@@ -324,6 +340,8 @@ class Loop:
         for flight in flights:
             self._land(flight, EngineClosed("the engine was shut down"))
         self._context.close()
+        if self._projector is not None:
+            self._projector.close()
         self._model.close()
 
 
@@ -339,4 +357,12 @@ def _look_around() -> None:
 def _native(row: Row) -> Rows:
     sequence = row.sequence
     tokens = sequence.tokens[sequence.computed : sequence.computed + row.count]
-    return Rows(sequence.slot, sequence.computed, tokens, row.output)
+    return Rows(sequence.slot, sequence.position, tokens, row.output)
+
+
+def _picture_rows(row: Row, span: Span, projector: NativeProjector) -> PictureRows:
+    chunk = span.picture
+    if not isinstance(chunk, Chunk):
+        raise EngineError(f"a {type(chunk).__name__} is no picture")
+    values, together = projector.rows(chunk), projector.non_causal
+    return PictureRows(row.sequence.slot, row.sequence.position, values, chunk.grid, together, row.output)

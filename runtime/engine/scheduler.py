@@ -21,9 +21,25 @@ WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``count`` tokens from ``start`` that are the rows of a picture, computed in a step of their own.
+
+    positions: by how much the next token is further on; other than ``count`` where positions are those of a grid.
+    picture: what the loop computes them from.
+    """
+
+    start: int
+    count: int
+    positions: int
+    picture: object
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """One answer being written. ``tokens``: the prompt and what was generated; ``computed`` of them lie in the cache.
+
+    spans: pictures among the tokens, in order.
 
     committed: tokens that the prefix cache knows (a prefix of the computed ones).
     cached: prompt tokens that were there already when the sequence first started.
@@ -33,6 +49,7 @@ class Sequence:
 
     tokens: list[int]
     num_prompt: int
+    spans: tuple[Span, ...] = ()
     slot: int = -1
     computed: int = 0
     committed: int = 0
@@ -57,6 +74,33 @@ class Sequence:
     def private(self) -> int:
         """Cells of its own, outside the prefix cache."""
         return self.computed - self.committed
+
+    @property
+    def shares(self) -> bool:
+        """Whether each token has its index as its position, so that its cells can be others', too."""
+        return all(span.positions == span.count for span in self.spans)
+
+    @property
+    def position(self) -> int:
+        """Of the next token to compute."""
+        if not self.spans:
+            return self.computed
+        return self.computed + sum(span.positions - span.count for span in self.spans if span.start < self.computed)
+
+    @property
+    def span(self) -> Span | None:
+        """The picture that is to be computed next, if one is."""
+        return next((span for span in self.spans if span.start == self.computed), None)
+
+    @property
+    def readable(self) -> int:
+        """Pending tokens before the next picture."""
+        ahead = (span.start for span in self.spans if span.start >= self.computed)
+        return min(ahead, default=len(self.tokens)) - self.computed
+
+    def whole(self, length: int) -> int:
+        """The first tokens, ``length`` at most, that end within no picture."""
+        return next((span.start for span in self.spans if span.start < length < span.start + span.count), length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +138,7 @@ class Scheduler:
     preempted: int = 0
 
     def __post_init__(self) -> None:
+        self._picture_last = False
         self._free_slots = list(range(self.limits.slots - 1, -1, -1))
         self._turns = Turns()
         self._steady: list[Row] = []
@@ -128,6 +173,9 @@ class Scheduler:
 
     def _rows(self, group: int) -> list[Row]:
         running = [sequence for sequence in self.running if sequence.group == group]
+        if picture := self._picture_row(running):
+            self._steady = []
+            return [picture]
         decoding = self._make_room([sequence for sequence in running if sequence.decoding])
         rows = [Row(sequence, 1, True) for sequence in decoding]
         free_cells = self.limits.cells - self.cells_used
@@ -137,13 +185,25 @@ class Scheduler:
         self._steady = []
         return rows + self._prompt_rows(group, min(self.limits.rows - len(rows), free_cells - len(rows)))
 
+    def _picture_row(self, running: list[Sequence]) -> Row | None:
+        """The rows of a picture, for which the others wait; but between two of them, those who decode get a step."""
+        self._picture_last, before = False, self._picture_last
+        if before and any(sequence.decoding for sequence in running):
+            return None
+        for sequence in running:
+            span = sequence.span
+            if span is not None and self.cells_used + span.count <= self.limits.cells:
+                self._picture_last = True
+                return Row(sequence, span.count, span.count == sequence.pending)
+        return None
+
     def advance(self, rows: list[Row]) -> None:
         """The rows were computed."""
         self._spare_cells -= len(rows)
         for row in rows:
             sequence = row.sequence
             sequence.computed += row.count
-            if self.share and sequence.committed < sequence.num_prompt:
+            if self._sharing(sequence) and sequence.committed < sequence.num_prompt:
                 self._commit(sequence, min(sequence.computed, sequence.num_prompt))
 
     def restart(self, sequence: Sequence) -> None:
@@ -160,7 +220,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             return
         self._leave(sequence)
-        if self.share:
+        if self._sharing(sequence):
             self._commit(sequence, sequence.computed)
         self.memory.remove(sequence.slot, sequence.committed)
         self._free_slots += self.cache.retire(sequence.slot)
@@ -187,13 +247,14 @@ class Scheduler:
         for sequence in list(self.waiting):
             if len(self.running) >= self.limits.parallel:
                 return
-            if self.share and self._prefix_is_coming(sequence):
+            if self._sharing(sequence) and self._prefix_is_coming(sequence):
                 continue
             if not self._start(sequence):
                 return
 
     def _start(self, sequence: Sequence) -> bool:
-        match = self._longest_match(sequence.keys(0, -1)) if self.share else Match()
+        match = self._longest_match(sequence.keys(0, -1)) if self._sharing(sequence) else Match()
+        match = Match(sequence.whole(match.length), match.slot)
         slot = self._take_slot()
         self.cache.adopt(slot, sequence.keys(0, match.length), match)
         self._free_slots += self.cache.park_unused()
@@ -219,6 +280,9 @@ class Scheduler:
             self._free_slots += self.cache.wake(self._take_slot(), conversation, length)
         return self.cache.match(prefix)
 
+    def _sharing(self, sequence: Sequence) -> bool:
+        return self.share and sequence.shares
+
     def _take_slot(self) -> int:
         if not self._free_slots:
             self._free_slots.append(self.cache.drop(self.cache.idle_slots[0]))
@@ -239,7 +303,9 @@ class Scheduler:
         """Whether a running sequence is about to compute enough tokens that this one can then share."""
         prefix = sequence.keys(0, -1)
         reading = [
-            other for other in self.running if other.computed < other.num_prompt and other.group == sequence.group
+            other
+            for other in self.running
+            if other.computed < other.num_prompt and other.group == sequence.group and other.shares
         ]
         known = self.cache.match(prefix).length if reading else 0
         for other in reading:
@@ -261,7 +327,7 @@ class Scheduler:
         rows = []
         prompts = [sequence for sequence in self.running if not sequence.decoding and sequence.group == group]
         for sequence in sorted(prompts, key=lambda prompt: prompt.pending - prompt.skipped * self.limits.rows):
-            count = min(sequence.pending, budget)
+            count = min(sequence.readable, budget)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
             if count > 0:
                 rows.append(Row(sequence, count, count == sequence.pending))

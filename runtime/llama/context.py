@@ -46,6 +46,22 @@ class Rows:
     output: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PictureRows:
+    """Rows of a picture, to be computed by sequence ``slot`` at ``start`` and after.
+
+    values: shaped (rows, width of the model). grid: of a model with M-RoPE, four positions for each row, relative to
+    ``start``, shaped (4, rows). together: in one go, each row seeing all others.
+    """
+
+    slot: int
+    start: int
+    values: NDArray[np.float32]
+    grid: NDArray[np.int32] | None
+    together: bool
+    output: bool
+
+
 class Aborted(Exception):
     """The decode was told to stop. The cells of its rows are empty again."""
 
@@ -129,6 +145,29 @@ class Context:
             raise Aborted
         raise EngineError(f"llama.cpp could not compute a step of {self._batch.native.n_tokens} tokens (code {status})")
 
+    def decode_picture(self, picture: PictureRows) -> dict[int, int]:
+        """Compute the rows of a picture; like :meth:`decode`."""
+        count, most = len(picture.values), self._batch.capacity
+        if picture.together and count > most:
+            raise EngineError(f"a picture of {count} rows does not fit a step of {most}")
+        self._lib.llama_set_causal_attn(self._handle, not picture.together)
+        try:
+            for begin in range(0, count, most):
+                end = min(begin + most, count)
+                self._compute_picture(self._batch.fill_picture(picture, begin, end), picture)
+        finally:
+            self._lib.llama_set_causal_attn(self._handle, True)
+        return {picture.slot: (count - 1) % most} if picture.output else {}
+
+    def _compute_picture(self, batch: Any, picture: PictureRows) -> None:
+        status = self._lib.llama_decode(self._handle, batch)
+        if status != 0:
+            self.remove(picture.slot, picture.start)
+        if status == 2:
+            raise Aborted
+        if status != 0:
+            raise EngineError(f"llama.cpp could not compute a step of {batch.n_tokens} picture rows (code {status})")
+
     def all_logits(self, count: int) -> list[NDArray[np.float32]]:
         """:meth:`logits` of each row of the last decode, all ``count`` of which had output."""
         address = self._logits_address(self._handle)
@@ -202,6 +241,7 @@ class _Batch:
 
     def __init__(self, capacity: int) -> None:
         lib = library()
+        self.capacity = capacity
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
         self._output = np.zeros(capacity, np.int8)
@@ -235,6 +275,22 @@ class _Batch:
             begin = end
         self.native.n_tokens = begin
         return outputs
+
+    def fill_picture(self, picture: PictureRows, begin: int, end: int) -> Any:
+        """A batch of the rows of a picture from ``begin`` to ``end``; valid until the next one is filled."""
+        count = end - begin
+        grid = picture.grid if picture.grid is not None else np.arange(len(picture.values), dtype=np.int32)[None]
+        self._picture = (picture.values[begin:end].copy(), (grid[:, begin:end] + picture.start).astype(np.int32))
+        values, positions = self._picture
+        self._slot_pointers[:count] = self._slots.ctypes.data + picture.slot * self._slots.itemsize
+        self._output[:count] = 0
+        self._output[count - 1] = picture.output and end == len(picture.values)
+        batch = library().llama_batch()
+        batch.n_tokens = count
+        batch.embd = _pointer(values, ctypes.c_float)
+        batch.pos = _pointer(positions, ctypes.c_int32)
+        batch.logits, batch.n_seq_id, batch.seq_id = self.native.logits, self.native.n_seq_id, self.native.seq_id
+        return batch
 
     def refill(self, rows: Iterable[tuple[int, int]]) -> None:
         """The same slots, with another token and position each."""

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 BARRIER_SPINS = "20000"
@@ -33,13 +33,14 @@ def library() -> Any:
     from llama_cpp import llama_cpp
 
     llama_cpp.llama_backend_init()
-    llama_cpp.llama_log_set(_silence(llama_cpp.llama_log_callback), None)
+    llama_cpp.llama_log_set(silence(llama_cpp.llama_log_callback), None)
     return llama_cpp
 
 
 @contextlib.contextmanager
-def native_log() -> Iterator[list[str]]:
+def native_log(*more: Callable[[Any, None], None]) -> Iterator[list[str]]:
     """Collect llama.cpp's errors and warnings of the block, and pass every line to the ``ingle.native`` logger.
+    ``more`` are the functions that set the log of libraries beside it.
 
     Outside of such blocks the log callback is a native function that needs no interpreter: a thread of the kernels
     may log at any time, even while the interpreter shuts down.
@@ -56,11 +57,13 @@ def native_log() -> Iterator[list[str]]:
 
     callback = lib.llama_log_callback(keep)
     with _log_lock:
-        lib.llama_log_set(callback, None)
+        for set_log in (lib.llama_log_set, *more):
+            set_log(callback, None)
         try:
             yield lines
         finally:
-            lib.llama_log_set(_silence(lib.llama_log_callback), None)
+            for set_log in (lib.llama_log_set, *more):
+                set_log(silence(lib.llama_log_callback), None)
 
 
 def supports_gpu_offload() -> bool:
@@ -77,7 +80,7 @@ def truth_of_bytes(function_type: Any) -> Any:
 
 
 @functools.cache
-def _silence(function_type: Any) -> Any:
+def silence(function_type: Any) -> Any:
     """A function that ignores what it is given; libc's ``abs`` does no harm with it."""
     return ctypes.cast(_libc().abs, function_type)
 

@@ -137,3 +137,8 @@ class NativeModel:
         return bool(self._lib.llama_model_has_decoder(self.handle)) and not self._lib.llama_model_has_encoder(
             self.handle
         )
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it reads a text and writes another: an encoder and a decoder."""
+        return bool(self._lib.llama_model_has_decoder(self.handle) and self._lib.llama_model_has_encoder(self.handle))

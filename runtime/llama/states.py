@@ -14,38 +14,48 @@ from ...convert.ggml import TYPES
 from .library import library, native_log
 from .model import NativeModel
 
+MOST_TEXTS = 256  # LLAMA_MAX_SEQ
 POOLING_NONE = 0  # LLAMA_POOLING_TYPE_NONE: a state for each token, whatever the file asks for
-FLASH_ATTENTION_OFF = 0
+FLASH_ATTENTION = {False: 0, True: 1}  # llama_flash_attn_type
+
+
+def most_texts(model: NativeModel) -> int:
+    """How many texts can be computed together: one where a text's state is not in cells that can be told apart."""
+    return MOST_TEXTS if model.can_share_prefix else 1
 
 
 class StatesContext:
-    """Computes texts of up to ``capacity`` tokens, each alone. Used by one thread at a time.
+    """Computes up to ``most_texts`` texts of ``capacity`` tokens together, which see nothing of each other. Used by one
+    thread at a time.
 
-    Attention is the model's own: in both directions for encoders, causal for decoders.
+    Attention is the model's own: in both directions for encoders, causal for decoders. flash: pass by what lies between
+    two texts and needs no memory for it, but round keys and values to f16.
 
     Raises:
         LoadFailed: no memory for texts that long.
     """
 
-    def __init__(self, model: NativeModel, capacity: int, threads: int) -> None:
+    def __init__(self, model: NativeModel, capacity: int, threads: int, *, flash: bool = False) -> None:
         self._lib = library()
         self.capacity = capacity
-        self._handle = self._create(model, threads)
+        self.most_texts = min(most_texts(model), capacity)  # a text has a token at least
+        self._handle = self._create(model, threads, flash)
         self._memory = self._lib.llama_get_memory(self._handle)
         self._encodes = self._lib.llama_model_has_encoder(model.handle) or not self._memory
         self._width = int(self._lib.llama_model_n_embd_out(model.handle))
-        self._batch = self._lib.llama_batch_init(capacity, 0, 1)
+        self._batch = _Batch(capacity)
 
-    def _create(self, model: NativeModel, threads: int) -> Any:
+    def _create(self, model: NativeModel, threads: int, flash: bool) -> Any:
         params = self._lib.llama_context_default_params()
-        # A text must fit one ubatch: without a causal mask its tokens cannot be computed apart.
+        # A step must fit one ubatch: without a causal mask the tokens of a text cannot be computed apart.
         params.n_ctx = params.n_batch = params.n_ubatch = self.capacity
-        params.n_seq_max = 1
+        params.n_seq_max = self.most_texts
+        params.kv_unified = True
         params.n_outputs_max = self.capacity
         params.n_threads = params.n_threads_batch = threads
         params.embeddings = True
         params.pooling_type = POOLING_NONE
-        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.flash_attn_type = FLASH_ATTENTION[flash]
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True
@@ -56,43 +66,73 @@ class StatesContext:
             raise LoadFailed(f"llama.cpp cannot make a context for texts of {self.capacity} tokens: {reason}")
         return handle
 
-    def states(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """One row per token, shaped (tokens, width).
+    def states(
+        self, texts: Sequence[Sequence[int]], inputs: NDArray[np.float32] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """For each text one row per token, shaped (tokens, width).
+
+        inputs: what the model reads in place of the tokens' embeddings, (all tokens, width).
 
         Raises:
-            ValueError: no tokens, or more than ``capacity``. EngineError: llama.cpp failed.
+            ValueError: no tokens, more than ``capacity``, or too many texts. EngineError: llama.cpp failed.
         """
-        if not 0 < len(tokens) <= self.capacity:
-            raise ValueError(f"{len(tokens)} tokens, where 1 to {self.capacity} are possible")
-        self._fill(tokens)
+        count = sum(map(len, texts))
+        if not all(texts) or not 0 < count <= self.capacity or len(texts) > self.most_texts:
+            raise ValueError(
+                f"{len(texts)} texts of {count} tokens, where {self.most_texts} of {self.capacity} are possible"
+            )
+        self._batch.fill(texts, inputs)
         if self._memory:
             self._lib.llama_memory_clear(self._memory, True)
         compute = self._lib.llama_encode if self._encodes else self._lib.llama_decode
-        status = compute(self._handle, self._batch)
+        status = compute(self._handle, self._batch.native)
         if status != 0:
-            raise EngineError(f"llama.cpp could not compute a text of {len(tokens)} tokens (code {status})")
-        return np.stack([self._row(index) for index in range(len(tokens))])
+            raise EngineError(f"llama.cpp could not compute {len(texts)} texts of {count} tokens (code {status})")
+        ends = np.cumsum([len(text) for text in texts])
+        return np.split(self._outputs(count), ends[:-1])
 
     def close(self) -> None:
         """Free the context; the model stays loaded."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            self._lib.llama_batch_free(self._batch)
             self._lib.llama_free(handle)
 
-    def _fill(self, tokens: Sequence[int]) -> None:
-        count = len(tokens)
-        self._batch.n_tokens = count
-        np.ctypeslib.as_array(self._batch.token, (count,))[:] = tokens
-        np.ctypeslib.as_array(self._batch.pos, (count,))[:] = np.arange(count)
-        np.ctypeslib.as_array(self._batch.n_seq_id, (count,))[:] = 1
-        np.ctypeslib.as_array(self._batch.logits, (count,))[:] = 1
-        for index in range(count):
-            self._batch.seq_id[index][0] = 0
-
-    def _row(self, index: int) -> NDArray[np.float32]:
-        pointer = self._lib.llama_get_embeddings_ith(self._handle, index)
+    def _outputs(self, count: int) -> NDArray[np.float32]:
+        pointer = self._lib.llama_get_embeddings(self._handle)
         if not pointer:
-            raise EngineError(f"llama.cpp has no state of token {index}")
-        row: Any = (ctypes.c_float * self._width).from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(row, np.float32).copy()
+            raise EngineError("llama.cpp has no states of the tokens")
+        rows: Any = (ctypes.c_float * (count * self._width)).from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(rows, np.float32).reshape(count, self._width).copy()
+
+
+class _Batch:
+    """A llama_batch over numpy arrays; each text is a sequence of its own, from position 0 on."""
+
+    def __init__(self, capacity: int) -> None:
+        self._tokens, self._positions = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
+        self._outputs, self._counts = np.ones(capacity, np.int8), np.ones(capacity, np.int32)
+        self._ids = np.arange(MOST_TEXTS, dtype=np.int32)
+        self._id_pointers = np.zeros(capacity, np.uintp)
+        self._inputs: NDArray[np.float32] | None = None
+        self.native = library().llama_batch()
+        self.native.pos = _pointer(self._positions, ctypes.c_int32)
+        self.native.logits = _pointer(self._outputs, ctypes.c_int8)
+        self.native.n_seq_id = _pointer(self._counts, ctypes.c_int32)
+        self.native.seq_id = self._id_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+
+    def fill(self, texts: Sequence[Sequence[int]], inputs: NDArray[np.float32] | None) -> None:
+        begin = 0
+        for index, text in enumerate(texts):
+            end = begin + len(text)
+            self._tokens[begin:end] = text
+            self._positions[begin:end] = np.arange(end - begin)
+            self._id_pointers[begin:end] = self._ids.ctypes.data + index * self._ids.itemsize
+            begin = end
+        self._inputs = None if inputs is None else np.ascontiguousarray(inputs, np.float32)
+        self.native.n_tokens = begin
+        self.native.token = _pointer(self._tokens, ctypes.c_int32) if self._inputs is None else None
+        self.native.embd = None if self._inputs is None else _pointer(self._inputs, ctypes.c_float)
+
+
+def _pointer(array: NDArray[Any], element: type[Any]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(element))

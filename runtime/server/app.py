@@ -6,7 +6,6 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .anthropic_messages import CountRequest, MessagesRequest
-from .embeddings import EmbeddingsRequest, embedded
 from .errors import install
 from .exchange import Exchange
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
@@ -14,10 +13,13 @@ from .metrics import CONTENT_TYPE
 from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
+from .openai_embeddings import EmbeddingRequest
 from .openai_models import entry, listing
 from .responses_routes import responses_routes
 from .security import Gate, Rules
 from .surface import openapi, page
+from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest, TaskRequest
+from .tasking import Tasking
 from .traffic import Doors, Traffic
 
 
@@ -28,6 +30,7 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     app.add_middleware(Doors, traffic=traffic, metrics=exchange.metrics)
     install(app)
     pool = exchange.pool
+    tasking = Tasking(pool, exchange.strict)
 
     @app.get("/health")
     async def health() -> Response:
@@ -64,6 +67,34 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def completions(request: Request) -> Response:
         return await exchange.respond(request, CompletionRequest)
 
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        return await tasking.respond(request, EmbeddingRequest)
+
+    @app.post("/v1/rerank")
+    async def rerank(request: Request) -> Response:
+        return await tasking.respond(request, RerankRequest)
+
+    @app.post("/v1/classify")
+    async def classify(request: Request) -> Response:
+        return await tasking.respond(request, ClassifyRequest)
+
+    @app.post("/v1/tasks/{task}")
+    async def task(request: Request, task: str) -> Response:
+        return await tasking.respond(request, TaskRequest, task=task)
+
+    @app.post("/embed")
+    async def tei_embed(request: Request) -> Response:
+        return await tasking.respond(request, Embed)
+
+    @app.post("/rerank")
+    async def tei_rerank(request: Request) -> Response:
+        return await tasking.respond(request, Rerank)
+
+    @app.post("/predict")
+    async def tei_predict(request: Request) -> Response:
+        return await tasking.respond(request, Predict)
+
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
         return await exchange.consult(request, TokenizeRequest)
@@ -76,10 +107,6 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def apply_template(request: Request) -> Response:
         return await exchange.consult(request, ApplyTemplateRequest)
 
-    @app.post("/v1/embeddings")
-    async def embeddings(request: Request) -> Response:
-        return await embedded(exchange, request, EmbeddingsRequest)
-
     @app.post("/v1/messages")
     async def messages(request: Request) -> Response:
         return await exchange.respond(request, MessagesRequest)
@@ -89,5 +116,5 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
         return await exchange.consult(request, CountRequest)
 
     responses_routes(app, exchange)
-    ollama_routes(app, exchange, admin=admin)
+    ollama_routes(app, exchange, tasking, admin=admin)
     return app

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from ...convert import gguf
 from ...convert.errors import BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
 from ..options import AdapterFile, LoadOptions
@@ -58,11 +57,15 @@ class StoreCatalog:
 
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
-        from ..tasks.process import EncoderProcess
+        from ..tasks.model import is_for_tasks
+        from ..tasks.process import TaskProcess, refuse_adapters
 
-        if _embeds(Path(installed.target)):
-            return EncoderProcess(Path(installed.target))
-        options = self._options if installed.adapters is not None else replace(self._options, adapters=())
+        adapters = self._options.adapters if installed.adapters is not None else ()
+        options = replace(self._options, adapters=adapters, mmproj=installed.mmproj)
+        if is_for_tasks(Path(installed.target)):
+            if options.adapters:
+                refuse_adapters(installed.name)
+            return TaskProcess(Path(installed.target), threads=options.threads)
         return Model.load(installed.target, options=options, isolation="process")
 
     def fetch(self, name: str, progress: Progress) -> Installed:
@@ -85,13 +88,14 @@ class StoreCatalog:
         return ModelNotFound(f"there is no model {name[:100]!r} here", hint=f"available: {there}", param="model")
 
 
-def prepare(texts: Iterable[str], store: Store, progress: Progress = silent) -> list[Given]:
-    """The models named on the command line, fetched and built where they are not here yet.
+def prepare(texts: Iterable[str], store: Store, progress: Progress = silent, mmproj: str | None = None) -> list[Given]:
+    """The models named on the command line, fetched and built where they are not here yet; ``mmproj`` is the projector
+    of all of them.
 
     Raises:
         BadRequest: two of them would be called the same.
     """
-    given = [_prepared(text, store, progress) for text in dict.fromkeys(texts)]
+    given = [_prepared(text, store, progress, mmproj) for text in dict.fromkeys(texts)]
     by_name: dict[str, Given] = {}
     for one in given:
         other = by_name.setdefault(one.installed.name, one)
@@ -113,9 +117,10 @@ def _adapted(one: Given, name: str) -> Given:
     return Given(f"{one.text}:{name}", replace(base, name=f"{base.name}:{name}", adapters=(name,), model=base.name))
 
 
-def _prepared(text: str, store: Store, progress: Progress) -> Given:
+def _prepared(text: str, store: Store, progress: Progress, mmproj: str | None) -> Given:
     log.info("preparing %s", text)
-    return Given(text, _called(text, obtain(text, store, progress=progress)))
+    installed = _called(text, obtain(text, store, progress=progress))
+    return Given(text, replace(installed, mmproj=mmproj or installed.mmproj))
 
 
 def _called(text: str, entry: Entry) -> Installed:
@@ -125,16 +130,9 @@ def _called(text: str, entry: Entry) -> Installed:
     return _installed(entry, Path(text).expanduser().resolve().name.removesuffix(".gguf"))
 
 
-def _embeds(path: Path) -> bool:
-    """Whether the file is of a model that reads and does not write: it looks both ways, pools, or has a head."""
-    metadata = gguf.read(path).metadata
-    architecture = metadata.get("general.architecture", "")
-    looks_both_ways = metadata.get(f"{architecture}.attention.causal") is False
-    return looks_both_ways or "ingle.head.task" in metadata or f"{architecture}.pooling_type" in metadata
-
-
 def _installed(entry: Entry, name: str) -> Installed:
-    return Installed(name, str(entry.path), entry.size_bytes, _created(entry))
+    mmproj = str(entry.projector.path) if entry.projector else None
+    return Installed(name, str(entry.path), entry.size_bytes, _created(entry), mmproj=mmproj)
 
 
 def _created(entry: Entry) -> int:

@@ -10,15 +10,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..request import Usage
 from .body import read_json
-from .embeddings import EmbedRequest, OldEmbedRequest, embedded
 from .exchange import Exchange
 from .ollama_chat import ChatRequest, GenerateRequest
+from .ollama_embed import EmbedRequest, OldEmbedRequest
 from .ollama_fields import FRAMING, figures, now
 from .ollama_models import NameRequest, allow, last_of, pulled, running, show, tags, version
 from .sse import EventStream
+from .tasking import Tasking
 
 
-def ollama_routes(app: FastAPI, exchange: Exchange, *, admin: bool) -> None:
+def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: bool) -> None:
     """Add them to ``app``. ``admin``: clients may fetch and delete models."""
     pool = exchange.pool
 
@@ -51,11 +52,11 @@ def ollama_routes(app: FastAPI, exchange: Exchange, *, admin: bool) -> None:
 
     @app.post("/api/embed")
     async def api_embed(request: Request) -> Response:
-        return await embedded(exchange, request, EmbedRequest)
+        return await tasking.respond(request, EmbedRequest)
 
     @app.post("/api/embeddings")
     async def api_embeddings(request: Request) -> Response:
-        return await embedded(exchange, request, OldEmbedRequest)
+        return await tasking.respond(request, OldEmbedRequest)
 
     @app.post("/api/pull")
     async def api_pull(request: Request) -> Response:

@@ -15,7 +15,7 @@ from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .chat import Chat, MadeCall, Opening, Spoken, calls_of, content_of, effort_variables, reasoning_of
 from .chat import Part as SpokenPart
-from .errors import shown
+from .errors import path, shown
 from .openai_fields import MOST_LOGPROBS, Fields, Part
 from .openai_shapes import Head, chat_logprobs, ending, with_usage
 from .pool import Servable
@@ -34,16 +34,47 @@ RESERVED = frozenset(inspect.signature(Servable.chat).parameters) | {
 }
 
 
-class TextPart(Part):
+class ImageUrl(Part):
+    """``detail`` other than auto is reported as ignored: a model looks at pictures in its own way."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _only_data(cls, url: str) -> str:
+        if not url.startswith("data:"):
+            raise ValueError("pictures are not fetched: send their bytes, as data:image/png;base64,...")
+        return url
+
+    def unknown(self, location: tuple[int | str, ...] = ()) -> Iterator[str]:
+        yield from super().unknown(location)
+        if self.detail in ("low", "high"):
+            yield path((*location, "detail"))
+
+
+class ContentPart(Part):
     type: str
-    text: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _only_text(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("type", "text") != "text":
-            raise ValueError(f"content of type {str(value['type'])[:40]!r} is not supported yet")
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (kind := value.get("type", "text")) not in ("text", "image_url"):
+            raise ValueError(f"content of type {str(kind)[:40]!r} is not supported yet")
         return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> ContentPart:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"{self.type} is missing")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        if self.image_url is None:
+            return {"type": "text", "text": self.text}
+        return {"type": "image_url", "image_url": {"url": self.image_url.url}}
 
 
 def _as_parts(content: Any) -> Any:
@@ -67,11 +98,11 @@ class ToolCall(Part):
 
 
 class Message(Part):
-    """``content`` given as parts is joined by newlines, as most templates know text only."""
+    """``content`` given as text parts is joined by newlines, as most templates know text only."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: (
-        Annotated[list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart])] | None
+        Annotated[list[ContentPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart])] | None
     ) = None
     name: str | None = None
     reasoning_content: str | None = None
@@ -97,14 +128,19 @@ class Message(Part):
     def plain(self) -> dict[str, Any]:
         """The message as a chat template knows it."""
         role = "system" if self.role == "developer" else self.role
-        text = "\n".join(part.text for part in self.content) if self.content is not None else self.refusal or ""
+        seen = any(part.image_url for part in self.content or ())
+        parts = [part.plain() for part in self.content or ()]
+        text = (
+            "\n".join(part["text"] for part in parts) if self.content is not None and not seen else self.refusal or ""
+        )
         extras: dict[str, Any] = {
             "name": self.name,
             "reasoning_content": self.reasoning_content,
             "tool_calls": [call.plain() for call in self.tool_calls or ()] or None,
             "tool_call_id": self.tool_call_id,
         }
-        return {"role": role, "content": text} | {key: value for key, value in extras.items() if value is not None}
+        message = {"role": role, "content": parts if seen else text}
+        return message | {key: value for key, value in extras.items() if value is not None}
 
 
 class ChatRequest(Fields):

@@ -76,6 +76,7 @@ class Installed:
 
     adapters: of those that are loaded with it, the ones that answer; None where it has none.
     model: the name of the model that is loaded for it; its own, if empty.
+    mmproj: the projector of a vision model, where the loader would not find it by itself.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Installed:
     created: int
     adapters: tuple[str, ...] | None = None
     model: str = ""
+    mmproj: str | None = None
 
     @property
     def place(self) -> str:

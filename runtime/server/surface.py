@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from .anthropic_messages import CountRequest, MessagesRequest
-from .embeddings import EmbeddingsRequest, EmbedRequest, OldEmbedRequest
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from .ollama_chat import ChatRequest as OllamaChatRequest
 from .ollama_chat import GenerateRequest
+from .ollama_embed import EmbedRequest, OldEmbedRequest
 from .ollama_models import NameRequest
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
+from .openai_embeddings import EmbeddingRequest
 from .openai_fields import Part
 from .openai_responses import InputTokens, ResponsesRequest
+from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest, TaskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,13 @@ ROUTES = (
     Route("GET", "/v1/models/{name}", "one of them"),
     Route("POST", "/v1/chat/completions", "a chat", ChatRequest),
     Route("POST", "/v1/completions", "a text continued", CompletionRequest),
-    Route("POST", "/v1/embeddings", "texts as vectors", EmbeddingsRequest),
+    Route("POST", "/v1/embeddings", "texts as vectors", EmbeddingRequest),
+    Route("POST", "/v1/rerank", "documents by their relevance", RerankRequest),
+    Route("POST", "/v1/classify", "texts labelled", ClassifyRequest),
+    Route("POST", "/v1/tasks/{task}", "any task of a model that reads", TaskRequest),
+    Route("POST", "/embed", "texts as vectors, as text-embeddings-inference has it", Embed),
+    Route("POST", "/rerank", "texts by their relevance, as text-embeddings-inference has it", Rerank),
+    Route("POST", "/predict", "texts labelled, as text-embeddings-inference has it", Predict),
     Route("POST", "/v1/responses", "a chat as items", ResponsesRequest),
     Route("GET", "/v1/responses/{name}", "a response again"),
     Route("DELETE", "/v1/responses/{name}", "a response forgotten"),
@@ -85,8 +94,10 @@ def openapi() -> dict[str, Any]:
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.says, "responses": {"200": {"description": "the answer"}}}
     operation["responses"]["4XX"] = {"description": "what is wrong with the request, by the name of the field"}
-    if "{name}" in route.path:
-        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if places := re.findall(r"{(\w+)}", route.path):
+        operation["parameters"] = [
+            {"name": place, "in": "path", "required": True, "schema": {"type": "string"}} for place in places
+        ]
     if route.fields is not None:
         title = f"{route.fields.__module__.rsplit('.', 1)[-1]}.{route.fields.__name__}"
         schema = route.fields.model_json_schema(ref_template="#/components/schemas/" + title + ".{model}")

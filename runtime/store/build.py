@@ -23,6 +23,7 @@ from .selection import (
     default_type,
     is_checkpoint,
     matching,
+    projector,
     variants,
 )
 from .stages import DIRECT_TYPES, Job, Tools, Workshop, now, version
@@ -114,12 +115,24 @@ def _in_place(
     from ...convert import gguf
 
     variant, reason = choose(found, name.type, repository.id)
-    paths = library.download(repository, variant.files, workshop.progress)
+    side = projector(repository)
+    wanted = variant.files if side is None else (*variant.files, side)
+    paths = library.download(repository, wanted, workshop.progress)
     library.cache.remember(repository, name.revision)
     label = name.type or variant.label or _type_of_file(gguf.read(paths[0]).metadata.get("general.file_type"))
-    files = tuple(_kept(path, file, workshop) for path, file in zip(paths, variant.files, strict=True))
+    kept = [_kept(path, file, workshop) for path, file in zip(paths, wanted, strict=True)]
+    files, vision = tuple(kept[: len(variant.files)]), (kept[-1] if side else None)
     source = Source("hub", repository.id, repository.commit)
-    entry = Entry(str(name.typed(label)), label, files, source, reason=reason, ingle=version(), created=now())
+    entry = Entry(
+        str(name.typed(label)),
+        label,
+        files,
+        source,
+        reason=reason,
+        ingle=version(),
+        created=now(),
+        projector=vision,
+    )
     return workshop.store.keep(name, entry)
 
 

@@ -27,6 +27,8 @@ SMALL_FILES = (
     "generation_config.json",
     "merges.txt",
     "modules.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -48,6 +50,10 @@ BIG_MODEL_PARAMETERS = 1_000_000_000
 BIG_MODEL_TYPE = "Q4_K_M"
 SMALL_MODEL_TYPE = "Q8_0"
 
+PREFERRED_PROJECTOR = ("F16", "BF16", "Q8_0", "F32")
+"""The type of a vision part that is taken: it is small, and suffers more from quantization than what it serves."""
+
+_PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 _SIDE_FILES = re.compile(r"mmproj|imatrix|(?:^|[-_.])(?:lora|adapter)(?:[-_.]|$)", re.IGNORECASE)
 _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 _LABEL = re.compile(
@@ -171,6 +177,15 @@ def variants(repository: Repository) -> list[Variant]:
             stem, part, parts = (split["stem"], int(split["part"]), int(split["parts"])) if split else (path.stem, 1, 1)
             groups.setdefault((f"{path.parent}/{stem}".removeprefix("./"), parts), {})[part] = file
     return [_variant(stem, parts, files) for (stem, parts), files in sorted(groups.items())]
+
+
+def projector(repository: Repository) -> RemoteFile | None:
+    """The vision part that a repository holds beside its models, if it does: by :data:`PREFERRED_PROJECTOR`."""
+    paths = {PurePosixPath(name): file for name, file in repository.files.items()}
+    found = {p: f for p, f in paths.items() if p.suffix.lower() == ".gguf" and _PROJECTOR.search(p.stem)}
+    ranks = {label: rank for rank, label in enumerate(PREFERRED_PROJECTOR)}
+    best = min(found, key=lambda path: (ranks.get(_label(path.with_suffix("")), len(ranks)), str(path)), default=None)
+    return None if best is None else found[best]
 
 
 def matching(variants: Sequence[Variant], wanted: str) -> list[Variant]:

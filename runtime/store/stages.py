@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...convert.errors import IngleError
-from ...convert.files import appearing
+from ...convert.files import appearing, projector_beside
 from ...convert.progress import Progress
 from . import places
 from .checkpoint import Checkpoint
@@ -30,10 +30,13 @@ Proof = Mapping[str, Any]
 
 
 def _inspect(folder: Path) -> None:
+    from ...convert.inspection import sound
     from ...convert.source import Source as Plan
 
     plan = Plan(folder, "auto")
     _ = plan.family, plan.config, plan.vocabulary  # each raises what is wrong with it
+    if plan.projection is not None:
+        list(sound(plan.projection.limits()))
 
 
 def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], Proof], progress: Progress) -> None:
@@ -99,6 +102,7 @@ class Workshop:
             converted = self.converted(job.name, job.source)
             proof = self._converted_proof(job, converted)
             places.create_private(out.parent)
+            _link_projector(converted, out)
             self.tools.quantize(converted, out, job.type, self.progress)
         entry = self.store.keep(job.name, self._entry(job, out, proof))
         shutil.rmtree(self.store.work(job.name), ignore_errors=True)
@@ -133,9 +137,22 @@ class Workshop:
         return found[0]
 
     def _entry(self, job: Job, out: Path, proof: Proof) -> Entry:
-        kept = KeptFile(out, out.stat().st_size, sha256(out, self.progress))
-        name = str(job.name.typed(job.type))
-        return Entry(name, job.type, (kept,), job.source, True, job.reason, proof, version(), now())
+        name, beside = str(job.name.typed(job.type)), projector_beside(out)
+        projector = self._kept(beside) if beside.exists() else None
+        files = (self._kept(out),)
+        return Entry(name, job.type, files, job.source, True, job.reason, proof, version(), now(), projector)
+
+    def _kept(self, path: Path) -> KeptFile:
+        return KeptFile(path, path.stat().st_size, sha256(path, self.progress))
+
+
+def _link_projector(converted: Path, out: Path) -> None:
+    """Give the vision part, which is not quantized, its second name; the first goes with the work folder."""
+    source = projector_beside(converted)
+    if source.exists():
+        with appearing(projector_beside(out)) as partial:
+            partial.unlink()
+            partial.hardlink_to(source)
 
 
 def version() -> str:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+from collections.abc import Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from ...convert.errors import ChecksumMismatch, ModelNotFound, UnknownType
-from ...convert.files import PARTIAL_SUFFIX
+from ...convert.files import PARTIAL_SUFFIX, projector_beside
 from ...convert.progress import Progress, silent
 from . import manifest, places
 from .cache import Cache
@@ -65,7 +66,7 @@ class Store:
         entry = self.get(wanted)
         if entry is None:
             raise ModelNotFound(f"{name} is not here", hint=f"run: ingle pull {name}")
-        for file in entry.files:
+        for file in entry.all_files:
             _require_size(entry, file)
         return entry
 
@@ -103,11 +104,13 @@ class Store:
         if isinstance(wanted, FileName):
             raise ModelNotFound(f"{wanted} is not kept by ingle, only used", hint="remove the file yourself")
         with self.locked(wanted, wait_s=REMOVE_WAIT_S):
-            entries = [e for e in self._entries_in(self.folder(wanted)) if wanted.type in (None, e.type)]
+            there = self._entries_in(self.folder(wanted))
+            entries = [entry for entry in there if wanted.type in (None, entry.type)]
+            needed = {file.path for entry in there if entry not in entries for file in entry.all_files}
             leftover_bytes = self._discard_leftovers(wanted)
             if not entries and not leftover_bytes:
                 raise ModelNotFound(f"{name} is not here", hint="run: ingle list")
-            freed_bytes = leftover_bytes + sum(self._forget(wanted, entry, from_cache) for entry in entries)
+            freed_bytes = leftover_bytes + sum(self._forget(wanted, entry, from_cache, needed) for entry in entries)
             _remove_if_empty(self.folder(wanted))
         left = sorted({path for entry in entries for path in _cached(entry)})
         return Removed(tuple(entry.name for entry in entries), freed_bytes, tuple(left))
@@ -119,7 +122,7 @@ class Store:
             ModelNotFound: it is not here. ChecksumMismatch: a file is not what it was; it is named.
         """
         entry = self.find(name)
-        for file in entry.files:
+        for file in entry.all_files:
             if not file.sha256:
                 raise ModelNotFound(f"{file.path} is not kept by ingle: there is no checksum to compare it with")
             actual = sha256(file.path, progress)
@@ -154,7 +157,7 @@ class Store:
         """Record a finished model, and remove what it replaces. The caller holds the lock."""
         folder = self.folder(name)
         places.create_private(folder)
-        for file in entry.files:
+        for file in entry.all_files:
             if file.path.parent == folder:
                 file.path.chmod(0o600)
         manifest.write(folder / f"{entry.type}.json", entry)
@@ -165,7 +168,7 @@ class Store:
         """Remove what killed processes left: half-written files, and files that no manifest names. The caller holds
         the lock. Returns the bytes freed."""
         folder = self.folder(name)
-        kept = {file.path for entry in self._entries_in(folder) for file in entry.files}
+        kept = {file.path for entry in self._entries_in(folder) for file in entry.all_files}
         stray = [path for path in folder.glob("*.gguf") if path not in kept]
         partial = [path for place in (folder, self.work(name)) for path in place.glob(f".*{PARTIAL_SUFFIX}")]
         return sum(_unlink(path) for path in stray + partial)
@@ -183,11 +186,13 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)
         return waiting_bytes + self.sweep(name)
 
-    def _forget(self, name: HubName | FolderName, entry: Entry, from_cache: bool) -> int:
+    def _forget(self, name: HubName | FolderName, entry: Entry, from_cache: bool, needed: Set[Path]) -> int:
+        """Remove what is an entry's alone; ``needed`` are the files of others, which may have one projector with it."""
         (self.folder(name) / f"{entry.type}.json").unlink(missing_ok=True)
         ours = self.folder(name)
-        freed_bytes = sum(_unlink_cached(path) for path in _cached(entry)) if from_cache else 0
-        return freed_bytes + sum(_unlink(file.path) for file in entry.files if file.path.parent == ours)
+        cached = [path for path in _cached(entry) if path not in needed] if from_cache else []
+        freed_bytes = sum(_unlink_cached(path) for path in cached)
+        return freed_bytes + sum(_unlink(file.path) for file in entry.all_files if file.path.parent == ours)
 
 
 def _exact(type_name: str) -> str:
@@ -214,8 +219,23 @@ def sha256(path: Path, progress: Progress = silent) -> str:
 def _file_entry(name: FileName) -> Entry:
     if not name.path.is_file():
         raise ModelNotFound(f"there is no file {name.path}", hint="check the path")
-    kept = KeptFile(name.path, name.path.stat().st_size, "")
-    return Entry(str(name), "", (kept,), Source("file", str(name)), reason="a file has the type it has")
+    found = next((file for file in _projectors_of(name.path) if file.is_file()), None)
+    kept, projector = _own_file(name.path), None if found is None else _own_file(found)
+    source = Source("file", str(name))
+    return Entry(str(name), "", (kept,), source, reason="a file has the type it has", projector=projector)
+
+
+def _projectors_of(model: Path) -> tuple[Path, ...]:
+    """Where the vision part of a file may be: ``m-Q8_0.gguf`` may have its own, or that of ``m.gguf``."""
+    from ...quantize.types import TYPES
+
+    stem, dash, last = model.name.removesuffix(".gguf").rpartition("-")
+    names = (model.name, f"{stem}.gguf") if dash and last.upper() in TYPES else (model.name,)
+    return tuple(projector_beside(model.with_name(name)) for name in names)
+
+
+def _own_file(path: Path) -> KeptFile:
+    return KeptFile(path, path.stat().st_size, "")
 
 
 def _require_size(entry: Entry, file: KeptFile) -> None:
@@ -245,7 +265,7 @@ def _cached(entry: Entry) -> list[Path]:
     if entry.source.kind != "hub":
         return []
     if not entry.built:
-        return [file.path for file in entry.files if file.path.exists()]
+        return [file.path for file in entry.all_files if file.path.exists()]
     snapshot = Cache(places.hub_cache()).folder(entry.source.location) / "snapshots" / entry.source.version
     return [path for path in snapshot.rglob("*") if path.is_symlink()]
 

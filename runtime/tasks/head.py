@@ -41,7 +41,7 @@ def _silu(x: Array) -> Array:
     return np.asarray(x / (1 + np.exp(-x)), np.float32)
 
 
-def _normalize(x: Array) -> Array:
+def normalized(x: Array) -> Array:
     """To length 1, as torch's ``normalize`` does it."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return np.asarray(x / np.maximum(length, 1e-12), np.float32)
@@ -54,7 +54,7 @@ FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0),
     "silu": _silu,
     "tanh": lambda x: np.tanh(x),
-    "normalize": _normalize,
+    "normalize": normalized,
 }
 
 

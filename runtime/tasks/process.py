@@ -1,214 +1,212 @@
-"""An encoder in a child process, for the server: it loads no native library, and outlives a native crash."""
+"""A model for tasks in a child process: what native code does to it is an error here, and no end."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ...convert import child as child_process
-from ...convert.errors import Cancelled, EngineClosed, EngineCrashed, IngleError, UnsupportedModel
-from ..request import EngineStats, ModelInfo, Sampling
+from ...convert import child
+from ...convert.errors import EngineClosed, EngineCrashed, IngleError, UnsupportedModel
+from ..engine.at_exit import close_at_exit
+from ..engine.wire import Answer, Call
+from ..request import EngineStats, ModelInfo
+from .model import Inputs, TaskModel
 
 STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """vectors: (texts, dimensions). num_tokens: of all texts, those that the tokenizer adds included."""
+class Ready:
+    """First message from the child."""
 
-    vectors: NDArray[np.float32]
-    num_tokens: int
+    info: ModelInfo
+    tasks: tuple[str, ...]
 
 
-class EncoderProcess:
-    """A loaded encoder. Same errors as :class:`~.encoder.Encoder`, and ``EngineCrashed`` when its process dies."""
+class TaskProcess:
+    """The same as :class:`TaskModel`, in a process of its own. Same errors, and ``EngineCrashed`` when it dies."""
 
-    def __init__(self, path: Path) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                child_process.command("ingle.runtime.tasks.process:serve", str(theirs.fileno()), str(path)),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=child_process.environment(),
-            )
-        self._connection = Connection(ours.detach())
-        self._lock = threading.Lock()
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self._connection, self._process = _spawn()
+        self._lock, self._send_lock = threading.Lock(), threading.Lock()
+        self._ids = itertools.count()
+        self._calls: dict[int, Future[Any]] = {}
         self._failure: IngleError | None = None
-        try:
-            self._info: ModelInfo = self._answer()
-        except IngleError:
-            self.close()
-            raise
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
+        ready = self._load(path, threads)
+        self.info, self.tasks = ready.info, ready.tasks
+        self._reader = threading.Thread(target=self._read, name="ingle-tasks-reader", daemon=True)
+        self._reader.start()
+        close_at_exit(self)
 
     @property
     def alive(self) -> bool:
-        return self._failure is None and self._process.poll() is None
+        return self._failure is None
 
-    def embed(self, texts: Sequence[str], left: threading.Event | None = None) -> Embedded:
-        """One vector per text. ``left``: set when nobody waits for them any more.
+    def task(self, name: str, inputs: Inputs, /, **parameters: Any) -> Any:
+        """See :meth:`TaskModel.task`. Calls of several threads take turns, step by step."""
+        return self.run(name, inputs, parameters)
 
-        Raises:
-            BadRequest, ContextLengthExceeded: as :meth:`Encoder.embed`; nothing is cut. Cancelled: ``left`` was set.
-        """
-        rows, num_tokens = [], 0
-        for text in texts:
-            if left is not None and left.is_set():
-                raise Cancelled("the request was cancelled")
-            vector, count = self._call(text)
-            rows.append(vector)
-            num_tokens += count
-        return Embedded(np.stack(rows), num_tokens)
-
-    def chat(self, messages: Sequence[Any], **settings: Any) -> NoReturn:
-        raise self._mute()
-
-    def generate(self, prompt: str | Sequence[int], *, sampling: Sampling | None = None, **settings: Any) -> NoReturn:
-        raise self._mute()
-
-    def render(self, messages: Sequence[Any], **settings: Any) -> NoReturn:
-        raise self._mute()
-
-    def count(self, messages: Sequence[Any], **settings: Any) -> NoReturn:
-        raise self._mute()
-
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        tokens: list[int] = self._call(("tokenize", text, add_special, parse_special))
-        return tokens
-
-    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
-        return str(self._call(("detokenize", tuple(tokens), special)))
-
-    def adapted(self, *names: str) -> EncoderProcess:
-        """Itself. Raises :class:`UnsupportedModel` for any adapter: they are of models that write."""
-        if names:
-            raise UnsupportedModel(f"{self._info.name} takes no adapters")
-        return self
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nothing streams from here: answers are waited for in threads."""
-
-    def stats(self) -> EngineStats:
-        return EngineStats()
-
-    def close(self) -> None:
-        """End the child. May be called twice."""
-        self._failure = self._failure or EngineClosed("the engine was shut down")
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._connection.close()
-
-    def _mute(self) -> UnsupportedModel:
-        return UnsupportedModel(
-            f"{self._info.name} is a {self._info.architecture} model, which does not generate text",
-            hint="it embeds: use /v1/embeddings",
-        )
-
-    def _call(self, question: Any) -> Any:
+    def run(self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None) -> Any:
+        """See :meth:`TaskModel.run`."""
+        number, answer = next(self._ids), Future[Any]()
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            try:
-                self._connection.send(question)
-            except OSError:
-                raise self._crash() from None
-            return self._answer()
+            self._calls[number] = answer
+        arguments = {"name": name, "inputs": inputs, "parameters": parameters}
+        self._send(Call(number, "run", arguments))
+        outcome = answer.result()
+        if isinstance(outcome, IngleError):
+            raise outcome
+        return outcome
 
-    def _answer(self) -> Any:
+    def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
+        """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
+        raise UnsupportedModel(
+            f"{self.info.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}", param="model"
+        )
+
+    generate = render = count = tokenize = detokenize = chat
+
+    def adapted(self, *names: str) -> TaskProcess:
+        """Itself: it takes no adapters."""
+        return self if not names else refuse_adapters(self.info.name)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing to be attached: it has no streams."""
+
+    def stats(self) -> EngineStats:
+        """Nothing: no engine runs it."""
+        return EngineStats()
+
+    def close(self) -> None:
+        """End the child; what is being done ends with ``EngineClosed``. May be called twice."""
+        self._fail(EngineClosed(f"{self.info.name} is closed"))
+        _end(self._process)
+        if self._reader is not threading.current_thread():
+            self._reader.join()
+        self._connection.close()
+
+    def _load(self, path: Path, threads: int | None) -> Ready:
         try:
-            answer = self._connection.recv()
+            self._connection.send((str(path), threads))
+            outcome: Ready | IngleError = self._connection.recv()
         except (EOFError, OSError):
-            raise self._crash() from None
-        if isinstance(answer, IngleError):
-            raise answer
-        return answer
+            outcome = self._crash()
+        if isinstance(outcome, IngleError):
+            _end(self._process)
+            self._connection.close()
+            raise outcome
+        return outcome
 
-    def _crash(self) -> IngleError:
-        if self._failure is None:
-            manner = child_process.manner_of_death(self._process.wait())
-            self._failure = EngineCrashed(f"the encoder process {manner}", hint="send the request again")
-        return self._failure
+    def _send(self, message: Call) -> None:
+        """A child that died in between is noticed by the reader, which answers everybody."""
+        with self._send_lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message: Answer = self._connection.recv()
+            except (EOFError, OSError):
+                self._fail(self._crash())
+                return
+            with self._lock:
+                waiting = self._calls.pop(message.id, None)
+            if waiting is not None:
+                waiting.set_result(message.outcome)
+
+    def _fail(self, error: IngleError) -> None:
+        """Answer everybody who waits, and from now on everybody who comes."""
+        with self._lock:
+            self._failure = self._failure or error
+            calls, self._calls = self._calls, {}
+        for answer in calls.values():
+            answer.set_result(self._failure)
+
+    def _crash(self) -> EngineCrashed:
+        """What is known of the child's end."""
+        try:
+            code = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            code = _end(self._process)
+        return EngineCrashed(
+            f"the process of the model {child.manner_of_death(code)}",
+            hint="send the request again; if it happens again, `ingle verify` checks the model file",
+        )
+
+
+def refuse_adapters(name: str) -> NoReturn:
+    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters here")
 
 
 def serve() -> None:
-    """The child: its arguments are the file descriptor of the socket and the path of the model."""
+    """The child: its argument is the file descriptor of the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
+    path, threads = connection.recv()
     try:
-        with _loaded(Path(sys.argv[2])) as encoder:
-            connection.send(_info(encoder, Path(sys.argv[2])))
-            while True:
-                connection.send(_answered(encoder, connection.recv()))
+        model = TaskModel(Path(path), threads=threads)
     except IngleError as error:
         connection.send(error)
-    except (EOFError, OSError):  # the parent is gone
-        os._exit(0)
+        return
+    connection.send(Ready(model.info, model.tasks))
+    lock = threading.Lock()
+    while True:
+        try:
+            call: Call = connection.recv()
+        except (EOFError, OSError):  # the parent has no more to ask, or is gone
+            os._exit(0)
+        threading.Thread(target=_answer, args=(model, call, connection, lock), daemon=True).start()
 
 
-def _loaded(path: Path) -> Any:
-    from .encoder import Encoder
-
-    return Encoder(path)
-
-
-def _answered(encoder: Any, question: Any) -> Any:
+def _answer(model: TaskModel, call: Call, connection: Connection, lock: threading.Lock) -> None:
     try:
-        if isinstance(question, str):
-            return encoder.embed([question])[0], len(encoder.tokenize(question))
-        verb, *arguments = question
-        vocab = encoder.model.vocab
-        if verb == "tokenize":
-            return vocab.tokenize(arguments[0], add_special=arguments[1], parse_special=arguments[2])
-        return vocab.detokenize(arguments[0], special=arguments[1])
+        outcome: Any = model.run(**call.arguments)
     except IngleError as error:
-        return error
+        outcome = error
+    except Exception as error:  # a fault of ours must be an answer, too, or its caller would wait for ever
+        outcome = IngleError(f"{type(error).__name__}: {error}", hint="this is a fault of ingle")
+    with lock:
+        connection.send(Answer(call.id, outcome))
 
 
-def _info(encoder: Any, path: Path) -> ModelInfo:
-    model = encoder.model
-    return ModelInfo(
-        name=model.name,
-        path=str(path),
-        architecture=model.architecture,
-        parameters=model.parameters,
-        size_bytes=model.size_bytes,
-        vocabulary=model.vocab.size,
-        context_trained=model.context_trained,
-        context_length=encoder.longest_text,
-        context_reason="all that the model reads",
-        kv_cells=0,
-        kv_bytes=0,
-        flash_attention="off",
-        parallel=1,
-        threads=encoder.threads,
-        threads_prefill=encoder.threads,
-        gpu_layers=model.gpu_layers,
-        chat_templates={},
-        special_tokens={},
-        eog_tokens=(),
-        sampling=Sampling(),
-    )
+def _spawn() -> tuple[Connection, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            child.command(f"{__name__}:serve", str(theirs.fileno())),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=child.environment(),
+        )
+    return Connection(ours.detach()), process
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code, after some patience with a child that is about to end."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

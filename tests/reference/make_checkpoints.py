@@ -69,12 +69,12 @@ def byte_level(words: str | None, specials: list[str], *, ignore_merges: bool = 
     return tokenizer
 
 
-def sentencepiece(specials: list[str], later: list[str], *, prefix: bool) -> Tokenizer:
+def sentencepiece(specials: list[str], later: list[str], *, prefix: bool, vocabulary: int = VOCAB) -> Tokenizer:
     """BPE over characters with ``▁`` for spaces and bytes for the rest, as converted SentencePiece models have it."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     fixed = len(specials) + 256 + len(later)
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB - fixed, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary - fixed, show_progress=False)
     trained.train_from_iterator(TEXT.splitlines(), trainer)
     learned = json.loads(trained.to_str())["model"]
     pieces = [*specials, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(learned["vocab"], key=lambda p: -len(p))]
@@ -257,6 +257,9 @@ def make(name: str, spec: Spec) -> None:
     wrapped.chat_template = spec.template
     wrapped.save_pretrained(folder)
     model.save_pretrained(folder, max_shard_size=spec.shard)
+    if "vision_config" in spec.config:
+        side = spec.config["vision_config"]["image_size"]
+        transformers.Gemma3ImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
     (TESTS / "golden").mkdir(exist_ok=True)

@@ -1,0 +1,61 @@
+"""``/v1/embeddings``: OpenAI's. Pure functions and values; tasking.py has the road."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from .errors import shown
+from .tasking import Asked, Body
+
+
+class EmbeddingRequest(Body):
+    """``prompt_name`` and ``truncate`` are ours: a prompt of the model, and leave to cut what is too long."""
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    input: Any
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    prompt_name: str | None = None
+    truncate: bool | None = None
+
+    @field_validator("input")
+    @classmethod
+    def _texts(cls, value: Any) -> list[str]:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"must be a text or a list of texts, not token ids (got {shown(value)})")
+        return texts
+
+    def asked(self) -> Asked:
+        given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate}
+        return Asked(
+            self.model,
+            "embeddings",
+            self.input,
+            self._written,
+            {name: value for name, value in given.items() if value is not None},
+        )
+
+    def _written(self, model: str, results: list[Any]) -> dict[str, Any]:
+        tokens = sum(result["tokens"] for result in results)
+        cut = {str(index): result["truncated"] for index, result in enumerate(results) if "truncated" in result}
+        answer = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": self._vector(result["embedding"])}
+                for index, result in enumerate(results)
+            ],
+            "model": model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+        return {**answer, "ingle": {"truncated": cut}} if cut else answer
+
+    def _vector(self, values: list[float]) -> list[float] | str:
+        if self.encoding_format != "base64":
+            return values
+        return base64.b64encode(np.array(values, "<f4").tobytes()).decode()

@@ -1,0 +1,107 @@
+"""The road of a task, the same in every dialect: validate, lease, work in a thread, write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from ...convert.errors import BadRequest, UnsupportedModel
+from .body import read_json
+from .errors import UnknownParameter, of_validation
+from .openai_fields import Part
+from .pool import Pool
+from .sse import ClientLeft, Gone, attended
+
+MOST_INPUTS = 2048
+IGNORED_HEADER = "X-Ingle-Ignored"
+
+
+@runtime_checkable
+class Tasker(Protocol):
+    """What the server needs of a model for tasks; :class:`~ingle.runtime.tasks.process.TaskProcess` is one."""
+
+    @property
+    def tasks(self) -> Sequence[str]: ...
+    def run(self, name: str, inputs: Any, parameters: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A validated request. model: None for the only one there is. write: the name of the model and the results of the
+    inputs -> the body of the answer. ignored: fields that nobody knows."""
+
+    model: str | None
+    task: str
+    inputs: Sequence[Any]
+    write: Callable[[str, list[Any]], Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Sequence[str] = ()
+
+
+class Body(Part):
+    """What a dialect takes; its subclasses say what it asks."""
+
+    def asked(self) -> Asked:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Tasking:
+    """Answers requests for tasks from the models of ``pool``. strict: refuse fields that nobody knows."""
+
+    pool: Pool
+    strict: bool = False
+
+    async def respond(self, request: Request, kind: type[Body], **values: str) -> Response:
+        """The answer to a request whose body is a ``kind``, with ``values`` of its path."""
+        try:
+            asked = await asyncio.to_thread(self._asked, kind, {**await read_json(request), **values})
+            request.state.ignored = ", ".join(name.encode("unicode_escape").decode() for name in asked.ignored)[:1000]
+            body = await attended(request.receive, self._answer(asked))
+        except (ClientLeft, ClientDisconnect):
+            return Gone()
+        headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
+        return JSONResponse(body, headers=headers)
+
+    def _asked(self, kind: type[Body], body: Mapping[str, Any]) -> Asked:
+        try:
+            parsed = kind.model_validate(body)
+        except ValidationError as error:
+            raise of_validation(error) from error
+        asked, unknown = parsed.asked(), list(parsed.unknown())
+        if len(asked.inputs) > MOST_INPUTS:
+            raise BadRequest(f"{len(asked.inputs)} inputs are more than {MOST_INPUTS}", param="input")
+        if unknown and self.strict:
+            raise UnknownParameter(f"{unknown[0]} is unknown", param=unknown[0])
+        return Asked(asked.model, asked.task, asked.inputs, asked.write, asked.parameters, unknown)
+
+    async def _answer(self, asked: Asked) -> Any:
+        lease = await self.pool.lease(await self._name(asked.model))
+        try:
+            if not isinstance(lease.model, Tasker):
+                raise UnsupportedModel(
+                    f"{lease.name} cannot do {asked.task}: it continues texts",
+                    hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",
+                )
+            work = partial(lease.model.run, asked.task, list(asked.inputs), asked.parameters)
+            results = await asyncio.to_thread(work)
+        finally:
+            lease.release()
+        return asked.write(lease.name, results)
+
+    async def _name(self, given: str | None) -> str:
+        """``given``, or the only model there is."""
+        if given is not None:
+            return given
+        names = [installed.name for installed in await self.pool.installed()]
+        if len(names) != 1:
+            raise BadRequest("model is missing", hint=f"there are {', '.join(names[:20]) or 'none'}", param="model")
+        return names[0]

@@ -1,0 +1,56 @@
+"""Reranking: how well documents answer a query, by a cross-encoder that reads each with the query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...convert.progress import Progress, silent
+from .heads import SEQUENCE, needed, unfit
+from .scores import sigmoid
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """index: of the document among those given. score: from 0 to 1. logit: what the model said. cut: tokens of query
+    and document that were left out."""
+
+    index: int
+    score: float
+    logit: float
+    document: str
+    cut: int = 0
+
+
+def rerank(
+    encoder: Encoder,
+    query: str,
+    documents: Sequence[str],
+    *,
+    top_k: int | None = None,
+    truncate: bool = False,
+    max_length: int | None = None,
+    progress: Progress = silent,
+) -> list[Ranked]:
+    """The documents, the best first; as many as ``top_k`` if given. The score is the logit's sigmoid.
+
+    Raises:
+        UnsupportedModel: the model is no cross-encoder of one output. ContextLengthExceeded: a pair is too long.
+    """
+    head = needed(encoder, SEQUENCE, "rerank")
+    if len(head.labels) != 1:
+        raise unfit(encoder, "rerank")
+    length = encoder.length(truncate=truncate, max_length=max_length)
+    encoded = [encoder.encode((query, document), length) for document in documents]
+    logits = np.array([out[0] for out in encoder.read(encoded, head.run, progress)], np.float32)
+    scores = sigmoid(logits)
+    return [
+        Ranked(int(index), float(scores[index]), float(logits[index]), documents[index], encoded[index].cut)
+        for index in np.argsort(-logits, kind="stable")[:top_k]
+    ]

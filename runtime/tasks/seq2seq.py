@@ -1,0 +1,257 @@
+"""A model that reads a text and writes another: T5 and its relatives, greedily or by beam search."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from ...convert.errors import BadRequest, EngineClosed, UnsupportedModel
+from ...convert.gguf import Value
+from ...convert.progress import Progress, silent
+from ..llama.metadata import integers
+from ..llama.model import NativeModel
+from ..llama.pairs import PairsContext
+from ..machine import thread_count
+from . import packing
+from .beams import Rules
+from .constraints import Constraints
+from .text import Length, TextTokenizer
+from .writers import Answer, Beams, Greedy, Writer
+
+KEY = "ingle.generation"
+MOST_SLOTS = 64
+SOURCE_TOKENS = 512  # of texts that are read together
+MOST_BEAMS = 32
+MOST_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How an answer is written; the words are those of transformers.
+
+    max_length, min_length: tokens of the answer, the one it starts from included; max_new_tokens and min_new_tokens
+    leave that out, and come first. num_beams 1 is greedy.
+    """
+
+    max_length: int = 20
+    max_new_tokens: int | None = None
+    min_length: int = 0
+    min_new_tokens: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    suppress_tokens: tuple[int, ...] = ()
+    num_return_sequences: int = 1
+
+    def longest(self) -> int:
+        return self.max_length if self.max_new_tokens is None else self.max_new_tokens + 1
+
+    def shortest(self) -> int:
+        return self.min_length if self.min_new_tokens is None else self.min_new_tokens + 1
+
+    def check(self) -> None:
+        """Raises :class:`BadRequest` for what cannot be done."""
+        limits: dict[str, tuple[float, float, float]] = {
+            "max_length": (self.longest(), 2, MOST_TOKENS),
+            "min_length": (self.shortest(), 0, self.longest()),
+            "num_beams": (self.num_beams, 1, MOST_BEAMS),
+            "num_return_sequences": (self.num_return_sequences, 1, self.num_beams),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size, 0, MOST_TOKENS),
+            "repetition_penalty": (self.repetition_penalty, 1e-3, 1e3),
+        }
+        for name, (value, least, most) in limits.items():
+            if not least <= value <= most:
+                raise BadRequest(f"{name} is {value}, and must be from {least} to {most}", param=name)
+        if self.early_stopping not in (True, False, "never"):
+            raise BadRequest('early_stopping must be true, false or "never"', param="early_stopping")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer. tokens: all, the one it starts from and the end included. score: by which beam search ranks it; None
+    for a greedy one. finish: ``stop`` where the model ended it, ``length`` where the most tokens were reached. cut:
+    tokens of the text that were left out."""
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float | None = None
+    finish: Literal["stop", "length"] = "stop"
+    cut: int = 0
+
+
+class Seq2Seq:
+    """A loaded encoder-decoder. Safe to use from several threads, which wait for each other.
+
+    Raises:
+        BadGGUF, LoadFailed: the file cannot be loaded. UnsupportedModel: it is no encoder-decoder.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self.model = NativeModel(path)
+        self.threads = threads or thread_count()
+        self._lock = threading.Lock()
+        self._context: PairsContext | None = None
+        self.closed = False
+        self.longest_text = self.model.context_trained
+        """Most tokens of a text to read, those that the tokenizer adds included."""
+        self.text = TextTokenizer(self.model.metadata, self.model.vocab, 1)
+        if not self.model.pairs:
+            self.model.close()
+            raise UnsupportedModel(f"{self.model.name} is no encoder-decoder")
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def settings(self, task: str = "") -> tuple[str, Generation]:
+        """What the checkpoint says of a task of this name, or of all: the prefix of its texts, and how to write."""
+        said = _said(self.model.metadata)
+        named: dict[str, Any] = {**said.get("default", {}), **said.get("tasks", {}).get(task, {})}
+        known = {field.name for field in fields(Generation)}
+        values = {key: named[key] for key in known & named.keys()}
+        if "suppress_tokens" in values:
+            values["suppress_tokens"] = tuple(values["suppress_tokens"])
+        return str(named.get("prefix", "")), Generation(**values)
+
+    def write(
+        self,
+        texts: Sequence[str],
+        generation: Generation | None = None,
+        *,
+        truncate: bool = False,
+        progress: Progress = silent,
+    ) -> list[list[Written]]:
+        """For each text the answers, the best first: ``num_return_sequences`` of them.
+
+        Raises:
+            BadRequest: settings that do not fit each other. ContextLengthExceeded: a text is too long.
+        """
+        generation = generation or self.settings()[1]
+        length = Length(self.longest_text, truncate)
+        encoded = [self.text.encode(text, length) for text in texts]
+        found = self.generate([text.ids for text in encoded], generation, progress)
+        return [
+            [self._written(tokens, score, text.cut) for tokens, score in answers]
+            for text, answers in zip(encoded, found, strict=True)
+        ]
+
+    def generate(
+        self, texts: Sequence[Sequence[int]], generation: Generation, progress: Progress = silent
+    ) -> list[list[Answer]]:
+        """The tokens and scores of the answers to each text, which is tokens, too."""
+        generation.check()
+        found: list[list[Answer]] = [[] for _ in texts]
+        together = max(1, MOST_SLOTS // generation.num_beams)
+        done = 0
+        for step in packing.steps([len(text) for text in texts], together, SOURCE_TOKENS):
+            with self._lock:
+                answers = self._answer([texts[index] for index in step], generation)
+            for index, answer in zip(step, answers, strict=True):
+                found[index] = answer
+            done += len(step)
+            progress("write", done, len(texts))
+        return found
+
+    @property
+    def named_tasks(self) -> tuple[str, ...]:
+        """The tasks that the checkpoint says something of."""
+        return tuple(_said(self.model.metadata).get("tasks", {}))
+
+    def close(self) -> None:
+        """Give the memory back. May be called twice."""
+        with self._lock:
+            self.closed = True
+            if self._context is not None:
+                self._context.close()
+                self._context = None
+            self.model.close()
+
+    def __enter__(self) -> Seq2Seq:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, texts: Sequence[Sequence[int]], generation: Generation) -> list[list[Answer]]:
+        beams = generation.num_beams
+        slots = [range(index * beams, (index + 1) * beams) for index in range(len(texts))]
+        context = self._ready(sum(map(len, texts)), len(texts) * beams, generation.longest())
+        context.encode(texts, slots)
+        writers = [self._writer(context, own, generation) for own in slots]
+        position = 0
+        while running := [writer for writer in writers if not writer.done]:
+            logits = context.decode(
+                [token for writer in running for token in writer.last],
+                position,
+                [slot for writer in running for slot in writer.slots],
+            )
+            ends = np.cumsum([len(writer.slots) for writer in running])
+            for writer, rows in zip(running, np.split(logits, ends[:-1]), strict=True):
+                writer.advance(rows)
+                if writer.done:
+                    for slot in writer.slots:
+                        context.remove(slot)
+            position += 1
+        return [writer.results(generation.num_return_sequences) for writer in writers]
+
+    def _written(self, tokens: tuple[int, ...], score: float | None, cut: int) -> Written:
+        ended = tokens[-1] in self._ends
+        return Written(self.text.decode(list(tokens)), tokens, score, "stop" if ended else "length", cut)
+
+    def _writer(self, context: PairsContext, slots: Sequence[int], generation: Generation) -> Writer:
+        constraints = Constraints(
+            max_length=generation.longest(),
+            ends=self._ends,
+            min_length=generation.shortest(),
+            no_repeat_ngram_size=generation.no_repeat_ngram_size,
+            repetition_penalty=generation.repetition_penalty,
+            forced_first=generation.forced_bos_token_id,
+            forced_last=generation.forced_eos_token_id,
+            suppressed=generation.suppress_tokens,
+        )
+        if len(slots) == 1:
+            return Greedy(slots[0], self._start, constraints)
+        rules = Rules(len(slots), constraints.max_length, self._ends, generation.length_penalty,
+                      generation.early_stopping)  # fmt: skip
+        return Beams(slots, self._start, rules, constraints, context.copy)
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the checkpoint's, or what llama.cpp takes for such."""
+        return tuple(integers(self.model.metadata, "ingle.stop_token_ids")) or self.model.vocab.end_tokens()
+
+    @property
+    def _start(self) -> int:
+        """The token that an answer starts from."""
+        return int(str(self.model.metadata.get(f"{self.model.architecture}.decoder_start_token_id", 0)))
+
+    def _ready(self, tokens: int, slots: int, longest: int) -> PairsContext:
+        if self.closed:
+            raise EngineClosed(f"{self.name} is closed")
+        now = self._context
+        cells = slots * longest
+        if now is None or now.source_tokens < tokens or now.slots < slots or now.cells < cells:
+            if now is not None:
+                now.close()
+                self._context = None
+            tokens = max(64, 1 << (tokens - 1).bit_length())
+            self._context = now = PairsContext(self.model, tokens, slots, -(-cells // 256) * 256, self.threads)
+        return now
+
+
+def _said(metadata: Mapping[str, Value]) -> dict[str, Any]:
+    said = json.loads(str(metadata.get(KEY, "{}")))
+    return said if isinstance(said, dict) else {}
