@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 from ..convert.errors import BadRequest
 from ..convert.progress import Progress, silent
-from .chat import Conversation, pictures
+from .chat import Conversation, Output, pictures
+from .chat.compiling import checked
+from .chat.formats import PLAIN
+from .chat.grammar import AnswerGrammar
 from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
 from .options import AdapterFile, Isolation, LoadOptions
-from .request import EngineStats, Image, ModelInfo, Request, Sampling
+from .request import Constraint, EngineStats, Image, ModelInfo, Request, Sampling
 
 
 class Model:
@@ -32,7 +36,7 @@ class Model:
     def __init__(self, engine: EngineLike, adapters: tuple[str, ...] | None = None) -> None:
         self._engine = engine
         self._adapters = adapters
-        self._conversation = Conversation(engine.info.chat_templates, engine.info.special_tokens)
+        self._conversation = Conversation.of_info(engine.info)
 
     @classmethod
     def load(
@@ -93,8 +97,14 @@ class Model:
         logprobs: int | None = None,
         n: int = 1,
         ignore_eos: bool = False,
+        output: Output | None = None,
     ) -> Stream:
-        """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are."""
+        """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are.
+
+        output: the shape that the continuation must have (a JSON schema, a regular expression, ...).
+        """
+        if output is not None:
+            output = checked(output)
         request = Request(
             prompt if isinstance(prompt, str) else tuple(prompt),
             sampling or Sampling(),
@@ -104,6 +114,7 @@ class Model:
             n,
             ignore_eos,
             adapters=self._adapters,
+            constraint=Constraint(AnswerGrammar(PLAIN, {}).of(output=output), output.param) if output else None,
         )
         return self._engine.submit(request)
 
@@ -117,6 +128,10 @@ class Model:
         logprobs: int | None = None,
         n: int = 1,
         ignore_eos: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
+        output: Output | None = None,
         **template_arguments: Any,
     ) -> Stream:
         """Answer a conversation, rendered by the model's own chat template.
@@ -124,16 +139,28 @@ class Model:
         The content of a message is a text, or a list of parts: ``{"type": "text", "text": ...}`` and, for models that
         see, ``{"type": "image", "image": path_or_bytes}`` or OpenAI's ``image_url`` with a data URL.
 
+        tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`. output: the shape
+        that the content must have. The deltas are what the model writes, markup and all;
+        ``stream.reading`` takes it apart into reasoning, content and calls.
+
         Raises:
             TemplateError: the model has no chat template, or it refuses the messages.
-            BadRequest: a message is not of the right shape, or has a picture and the model reads text only.
+            BadRequest: a message or a tool is not of the right shape, or a picture comes to a model that reads text.
         """
         for name in template_arguments.keys() & {field.name for field in fields(Sampling)}:
             raise BadRequest(f"{name} is not for the template", hint=f"write sampling=Sampling({name}=...)", param=name)
         bare, images = pictures.take(messages)
-        image_text = self._image_text(images[0], bool(template_arguments.get("tools"))) if images else ""
+        image_text = self._image_text(images[0], bool(tools)) if images else ""
+        prompt = self._conversation.prompt(
+            bare,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            output=output,
+            **template_arguments,
+        )
         request = Request(
-            self._conversation.render(bare, **template_arguments),
+            prompt.text,
             sampling or Sampling(),
             max_tokens,
             tuple(stop),
@@ -144,12 +171,17 @@ class Model:
             images=images,
             image_text=image_text,
             adapters=self._adapters,
+            cuts=prompt.cuts,
+            markers=prompt.reading.form.markers,
+            constraint=Constraint(prompt.grammar, prompt.param) if prompt.grammar else None,
         )
-        return self._engine.submit(request)
+        stream = self._engine.submit(request)
+        stream.reading = prompt.reading
+        return stream
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> str:
         """The prompt that :meth:`chat` makes of ``messages``."""
-        return self._conversation.render(pictures.take(messages)[0], **template_arguments)
+        return self._conversation.prompt(pictures.take(messages)[0], **template_arguments).text
 
     def _image_text(self, image: Image, with_tools: bool) -> str:
         """What stands for a picture in a prompt; refuses ``image`` where the model reads text only."""
@@ -160,6 +192,12 @@ class Model:
                 param=image.where,
             )
         return self._conversation.image_text(with_tools=with_tools)
+
+    def count(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> int:
+        """Tokens of the prompt that :meth:`chat` makes of ``messages``."""
+        prompt = self._conversation.prompt(pictures.take(messages)[0], **template_arguments)
+        pieces = [prompt.text[begin:end] for begin, end in itertools.pairwise((0, *prompt.cuts, len(prompt.text)))]
+        return sum(len(self.tokenize(piece, add_special=False, parse_special=True)) for piece in pieces)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""

@@ -42,6 +42,17 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer must match, to its end: a grammar of llguidance (Lark, or several as JSON).
+
+    param: the request's field that it was made of, for an error that names it.
+    """
+
+    grammar: str
+    param: str = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """The bytes of a picture's file, and the field they came in, which errors name."""
 
@@ -61,6 +72,9 @@ class Request:
     logprobs: None for none, else how many alternatives (0-20) are reported beside each token.
     n: choices; they share the prompt's KV cells.
     adapters: names of the loaded adapters to answer with; None is all of them, an empty tuple the model without any.
+    cuts: places in a text prompt, in characters, that no token reaches across: what would be a control token is text.
+    markers: control tokens in this text show in the answer as text; the others have none.
+    constraint: masks the tokens that would break it, before the sampler sees them.
     """
 
     prompt: str | tuple[int, ...]
@@ -75,6 +89,9 @@ class Request:
     images: tuple[Image, ...] = ()
     image_text: str = ""
     adapters: tuple[str, ...] | None = None
+    cuts: tuple[int, ...] = ()
+    markers: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +147,7 @@ class ModelInfo:
     flash_attention: "auto" where llama.cpp decides.
     chat_templates: by name; the one of ordinary chats is ``default``. Empty for a base model.
     special_tokens: ``bos_token``, ``eos_token``, ... as text, as a chat template expects them.
+    control_tokens: ids by text of the tokens that only templates write, and no text may forge.
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
     gpu_layers: layers that really are offloaded.
     projector: file of the vision part; empty where the model reads text only.
@@ -161,6 +179,7 @@ class ModelInfo:
     projector: str = ""
     adapters: tuple[LoadedAdapter, ...] = ()
     repacked: bool = True
+    control_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingle.convert.errors import Cancelled, ContextLengthExceeded, EngineCrashed, IngleError, ModelNotFound, QueueFull
+from ingle.runtime.chat import Conversation
 from ingle.runtime.engine.stream import Accepted, Finished, Stream
 from ingle.runtime.request import Delta, EngineStats, ModelInfo, Sampling, TokenLogprob, Usage
 from ingle.runtime.server.pool import Installed
@@ -49,7 +50,7 @@ INFO = ModelInfo(
 @dataclass(frozen=True)
 class Script:
     """What a fake model does with each request. Times in seconds; ``fails`` is raised by ``submit``, ``refuses`` comes
-    before acceptance, ``breaks`` after ``breaks_after`` pieces."""
+    before acceptance, ``breaks`` after ``breaks_after`` pieces. With a ``template``, answers are read by its format."""
 
     pieces: tuple[str, ...] = PIECES
     prefill_s: float = 0.0
@@ -59,6 +60,7 @@ class Script:
     breaks: IngleError | None = None
     breaks_after: int = 0
     queue: int = 1000
+    template: str = ""
 
 
 @dataclass(eq=False)
@@ -83,13 +85,22 @@ class FakeModel:
     def __init__(self, name: str = "fake", script: Script | None = None) -> None:
         self.info = replace(INFO, name=name)
         self.script = script or Script()
+        if self.script.template:
+            self.info = replace(self.info, chat_templates={"default": self.script.template})
+        self.conversation = Conversation.of_info(self.info)
         self.alive = True
         self.closed = False
         self.works: list[Work] = []
         self.adapters: tuple[str, ...] | None = None
 
     def chat(self, messages: Sequence[dict[str, Any]], **asked: Any) -> Stream:
-        return self._submit(" ".join(message["content"] for message in messages), messages, asked)
+        if not self.script.template:
+            return self._submit(" ".join(message["content"] for message in messages), messages, asked)
+        about = ("tools", "tool_choice", "parallel_tool_calls", "output")
+        prompt = self.conversation.prompt(messages, **{key: asked[key] for key in about if key in asked})
+        stream = self._submit(prompt.text, messages, asked)
+        stream.reading = prompt.reading
+        return stream
 
     def generate(self, prompt: str | Sequence[int], **asked: Any) -> Stream:
         return self._submit(prompt, prompt, asked)
@@ -98,6 +109,18 @@ class FakeModel:
         """Remembers the adapters that were asked for last."""
         self.adapters = names
         return self
+
+    def render(self, messages: Sequence[dict[str, Any]], **asked: Any) -> str:
+        return self.conversation.prompt(messages, **asked).text
+
+    def count(self, messages: Sequence[dict[str, Any]], **asked: Any) -> int:
+        return len(self.render(messages, **asked).split())
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        return " ".join("x" * token for token in tokens)
 
     def stats(self) -> EngineStats:
         running = sum(not work.ended.is_set() for work in self.works)
@@ -196,6 +219,17 @@ class FakeCatalog:
         raise ModelNotFound(
             f"there is no model {name!r} here", hint=f"available: {', '.join(self.names)}", param="model"
         )
+
+    def fetch(self, name: str, progress: Any) -> Installed:
+        progress("downloading", 5, 10)
+        time.sleep(0.15)
+        if name == "org/broken":
+            raise ModelNotFound("the hub has no org/broken")
+        self.names.append(name)
+        return self.find(name)
+
+    def remove(self, name: str) -> None:
+        self.names.remove(self.find(name).name)
 
     def load(self, installed: Installed) -> FakeModel:
         time.sleep(self.load_s)

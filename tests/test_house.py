@@ -30,7 +30,17 @@ LAYERS = (
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"
-SERVER_MAY_IMPORT = {"model", "options", "request", "store", "engine.stream", "tasks.model", "tasks.process"}
+SERVER_MAY_IMPORT = {
+    "model",
+    "options",
+    "request",
+    "store",
+    "engine.stream",
+    "chat",
+    "chat.toolbox",
+    "tasks.model",
+    "tasks.process",
+}
 NEEDED_BY_OTHERS = {"protobuf"}
 NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py")
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}

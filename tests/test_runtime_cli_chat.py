@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers import THINKING
 from fake_model import FakeModel, Script
 from ingle.convert.errors import EngineCrashed, QueueFull
 from ingle.runtime.cli.answer import Settings, figures, for_terminal
@@ -226,3 +227,11 @@ def test_figures_without_time_have_no_speed() -> None:
 
 def test_a_model_cannot_steer_the_terminal() -> None:
     assert for_terminal("a\x1b[2Jb\x07\n\tnaïve 🔥\x9b") == "a\\x1b[2Jb\\x07\n\tnaïve 🔥\\x9b"
+
+
+def test_reasoning_is_kept_apart_from_the_answer(capsys: Captured) -> None:
+    text = "I wonder.\n</think>\n\nFour."
+    talk = chat(Script(tuple(text[at : at + 3] for at in range(0, len(text), 3)), template=THINKING))
+    talk.run(typing("two and two?"))
+    assert capsys.readouterr().out == "Four.\n\n"
+    assert talk.messages[-1] == {"role": "assistant", "content": "Four."}

@@ -149,7 +149,8 @@ WRONG_MESSAGES: list[tuple[Any, str, str]] = [
     ([{"role": "user"}], "messages[0].content", "invalid_request"),
     ([{"role": "user", "content": None}], "messages[0].content", "invalid_request"),
     ([{"role": "king", "content": "hi"}], "messages[0].role", "invalid_request"),
-    ([{"role": "tool", "content": "hi"}], "messages[0].role", "invalid_request"),
+    ([{"role": "function", "content": "hi"}], "messages[0].role", "invalid_request"),
+    ([{"role": "tool"}], "messages[0].content", "invalid_request"),
     ([{"content": "hi"}], "messages[0].role", "invalid_request"),
     ([{"role": "user", "content": "hi"}, {"role": "user", "content": 5}], "messages[1].content", "invalid_request"),
     (
@@ -164,7 +165,11 @@ WRONG_MESSAGES: list[tuple[Any, str, str]] = [
     ),
     ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content[0]", "invalid_request"),
     ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0]", "invalid_request"),
-    ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "messages[0].tool_calls", "invalid_request"),
+    (
+        [{"role": "assistant", "content": "", "tool_calls": [{}]}],
+        "messages[0].tool_calls[0].function",
+        "invalid_request",
+    ),
     ([{"role": "user", "content": "hi"}] * 2049, "messages", "invalid_request"),
 ]
 
@@ -202,17 +207,12 @@ def test_a_wrong_prompt_is_refused_by_its_place(server: Served, prompt: Any, par
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy"}),
         ("prediction", {"type": "content", "content": "x"}),
         ("reasoning_effort", "high"),
         ("store", True),
-        ("grammar", "root ::= 'x'"),
         ("min_tokens", 5),
         ("chat_template", "{{ 1 }}"),
     ],
@@ -221,9 +221,26 @@ def test_what_is_known_but_not_served_is_refused(server: Served, field: str, val
     refused(server.chat(**{field: value}), 400, field, "unsupported_parameter")
 
 
-@pytest.mark.parametrize(("field", "value"), [("echo", True), ("suffix", "x")])
+@pytest.mark.parametrize(("field", "value"), [("suffix", "x"), ("tools", [{}]), ("reasoning_effort", "low")])
 def test_completions_refuse_what_they_cannot(server: Served, field: str, value: Any) -> None:
     refused(server.complete(**{field: value}), 400, field, "unsupported_parameter")
+
+
+@pytest.mark.parametrize("extra", [{"prompt": [1, 2]}, {"logprobs": 1}])
+def test_an_echo_is_of_text_alone(server: Served, extra: dict[str, Any]) -> None:
+    refused(server.complete(echo=True, **extra), 400, "echo", "invalid_request")
+
+
+def test_an_echo_comes_before_each_choice(server: Served) -> None:
+    with server.client() as client:
+        fields: Any = {"model": "fake", "prompt": ["One. ", "Two. "], "n": 2, "echo": True, "max_tokens": 1}
+        whole = client.completions.create(**fields)
+        chunks = client.completions.create(stream=True, **fields)
+        texts = ["", "", "", ""]
+        for chunk in chunks:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+    assert [choice.text for choice in whole.choices] == texts == ["One. Once", "One. Once", "Two. Once", "Two. Once"]
 
 
 def test_best_of_is_n_or_nothing(server: Served) -> None:
@@ -260,7 +277,7 @@ def test_an_unknown_model_is_not_another_one(server: Served) -> None:
 
 
 def test_unknown_routes_and_methods(server: Served) -> None:
-    refused(server.ask("POST", "/v1/responses", {}), 404, None, "unknown_url")
+    refused(server.ask("POST", "/v1/moderations", {}), 404, None, "unknown_url")
     refused(server.ask("GET", "/"), 404, None, "unknown_url")
     refused(server.ask("GET", "/v1/models/"), 404, "model", "model_not_found")
     refused(server.ask("GET", CHAT), 405, None, "method_not_supported")

@@ -1,6 +1,10 @@
-"""Messages in, prompt text out: a model's own chat template, rendered as transformers renders it."""
+"""Messages in, prompt out, as transformers renders it; answers taken apart into reasoning, content and tool calls."""
 
 from .conversation import Conversation
+from .formats import Call, Piece
+from .output import Output
+from .prompt import Prompt
+from .reader import AnswerReader, Reading
 from .template import Template
 
-__all__ = ["Conversation", "Template"]
+__all__ = ["AnswerReader", "Call", "Conversation", "Output", "Piece", "Prompt", "Reading", "Template"]

@@ -5,13 +5,24 @@ from __future__ import annotations
 import functools
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...convert import chat_template, special
 from ...convert.errors import BadRequest, TemplateError
 from ...convert.gguf import Value
+from ..request import ModelInfo
+from . import compiling, families, toolbox
+from .formats import AnswerFormat
+from .grammar import AnswerGrammar
+from .history import Defuser, cut, prepared
+from .output import Output
+from .probe import answer_format
+from .prompt import Prompt
+from .reader import Reading
 from .template import Message, Template
+from .toolbox import ToolChoice
 
 ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 DEFAULT = chat_template.DEFAULT
@@ -25,17 +36,32 @@ class Conversation:
 
     templates: by name; ``default`` for ordinary chats, ``tool_use`` (if there is one) for chats with tools.
     special_tokens: ``bos_token``, ``eos_token``, ... as text.
+    control_tokens: ids by text of all tokens that no message may forge.
     """
 
-    def __init__(self, templates: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        templates: Mapping[str, str],
+        special_tokens: Mapping[str, str],
+        control_tokens: Mapping[str, int] | None = None,
+    ) -> None:
         self._templates = {name: Template(source, special_tokens) for name, source in templates.items()}
         self._takes = functools.lru_cache(maxsize=None)(_takes)
         self._image_text = functools.lru_cache(maxsize=None)(_image_text)
+        self._control_tokens = control_tokens or {}
+        self._defuser = Defuser(self._control_tokens)
+        self._lock = threading.Lock()
+        self._format: AnswerFormat | None = None
 
     @classmethod
     def of(cls, metadata: Mapping[str, Value]) -> Conversation:
         """From the metadata of a GGUF file, ours or anybody's."""
         return cls(chat_template.from_metadata(metadata), special_tokens(metadata))
+
+    @classmethod
+    def of_info(cls, info: ModelInfo) -> Conversation:
+        """Of a loaded model."""
+        return cls(info.chat_templates, info.special_tokens, info.control_tokens)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,6 +87,55 @@ class Conversation:
         template = self.template(with_tools=bool(tools))
         messages = [self._suited(message, template, f"messages[{n}]") for n, message in enumerate(messages)]
         return template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools or None, **variables)
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        output: Output | None = None,
+        **variables: Any,
+    ) -> Prompt:
+        """A prompt, how its answers are to be read, and the grammar that they must keep to.
+
+        tools: ``{"type": "function", "function": {"name", "description", "parameters"}}``. tool_choice: ``auto``,
+        ``none``, ``required``, or the name of the tool that must be called. output: the shape of the content.
+
+        Raises:
+            BadRequest: as :meth:`render`; or a tool, or the choice of one, makes no sense.
+            TemplateError: as :meth:`render`; or there are tools, and the template does not know of any.
+        """
+        check(messages)
+        offered = toolbox.checked(tools, tool_choice)
+        wanted = toolbox.wanted(offered, tool_choice)
+        output = compiling.checked(output) if output is not None else None
+        for name, schema in wanted or (offered.items() if output is not None else ()):
+            compiling.check_schema(
+                {"type": "object", **schema}, f"tools[{list(offered).index(name)}].function.parameters"
+            )
+        form = self.answer_format()
+        if offered and not form.shows_tools:
+            raise TemplateError("this model's chat template does not know of tools", param="tools")
+        defused, mark = self._defuser.defused([prepared(messages, form), list(tools or ()) if offered else None])
+        extra = families.variables(self.template(with_tools=bool(offered)).source, defused[1])
+        rendered = self.render(defused[0], tools=defused[1], **(extra | variables))
+        text, cuts = cut(rendered, mark)
+        reading = _reading(form, text, offered, parallel_tool_calls)
+        grammar = ""
+        if wanted or output is not None:
+            writer = AnswerGrammar(form, self._control_tokens, reading.reasons, reading.begun)
+            everything = wanted or (tuple(offered.items()) if output is not None else ())
+            grammar = writer.of(tools=everything, several=parallel_tool_calls, output=None if wanted else output)
+        return Prompt(text, cuts, reading, grammar, "tools" if wanted else output.param if output else "")
+
+    def answer_format(self) -> AnswerFormat:
+        """How the answers of this model are written. Found by rendering the template, once."""
+        with self._lock:
+            if self._format is None:
+                self._format = answer_format(self.template(), self.template(with_tools=True))
+            return self._format
 
     def image_text(self, *, with_tools: bool = False) -> str:
         """What the template writes for a picture. Raises :class:`TemplateError` when it has no place for one."""
@@ -92,6 +167,15 @@ class Conversation:
             "this model has no chat template",
             hint="it continues text: use completions instead (Model.generate, /v1/completions)",
         )
+
+
+def _reading(form: AnswerFormat, prompt: str, tools: Mapping[str, Any], several: bool) -> Reading:
+    """How to read what follows ``prompt``: it may have opened the reasoning, or begun a call."""
+    end = prompt.rstrip()
+    opening = form.reasoning[0].strip()
+    marks = (form.tools.call[0].strip(),) if form.tools and form.tools.kind == "named" else ()
+    begun = next((mark for mark in marks if mark and end.endswith(mark)), "")
+    return Reading(form, bool(opening) and end.endswith(opening), begun, tools, several)
 
 
 def special_tokens(metadata: Mapping[str, Value]) -> dict[str, str]:

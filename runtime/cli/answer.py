@@ -31,21 +31,35 @@ class Settings:
 
 
 class Answer:
-    """The text of a stream, kept while it is read, so that a stopped answer is not lost."""
+    """The text of a stream, kept while it is read, so that a stopped answer is not lost. Reasoning is kept apart."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.text = ""
+        self.reasoning = ""
         self.finish_reason: FinishReason | None = None
         self.stop_detail: StopDetail | None = None
 
     def __iter__(self) -> Iterator[str]:
+        reader = self._stream.reading.reader()
         with self._stream:
             for delta in self._stream:
-                self.text += delta.text
+                pieces = reader.feed(delta.text)
+                if delta.finish_reason is not None:
+                    pieces = [*pieces, *reader.finish()]
+                text = "".join(piece.content for piece in pieces)
+                self._think("".join(piece.reasoning for piece in pieces), text)
+                self.text += text
                 self.finish_reason = delta.finish_reason or self.finish_reason
                 self.stop_detail = delta.stop_detail or self.stop_detail
-                yield delta.text
+                yield text
+
+    def _think(self, reasoning: str, text: str) -> None:
+        """Show what the model thinks on a terminal, beside the answer: it is no part of it."""
+        gap = "\n\n" if text and self.reasoning and not self.text else ""
+        if (reasoning or gap) and sys.stderr.isatty() and sys.stdout.isatty():
+            click.echo(click.style(for_terminal(reasoning), dim=True) + gap, nl=False, err=True)
+        self.reasoning += reasoning
 
     @property
     def usage(self) -> Usage:
@@ -70,6 +84,7 @@ class Answer:
     def as_json(self) -> dict[str, Any]:
         return {
             "text": self.text,
+            **({"reasoning": self.reasoning} if self.reasoning else {}),
             "finish_reason": self.finish_reason,
             "stop_detail": self.stop_detail,
             "usage": asdict(self.usage),

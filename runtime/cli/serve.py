@@ -31,6 +31,7 @@ LEVELS = ("debug", "info", "warning", "error")
 )
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="A further name that clients may call us by.")
 @click.option("--strict", is_flag=True, help="Refuse requests with fields that are unknown.")
+@click.option("--admin", is_flag=True, help="Let clients fetch and delete models (/api/pull, /api/delete).")
 @click.option(
     "--drain-timeout",
     "drain_timeout_s",
@@ -49,6 +50,7 @@ def serve_command(
     max_models: int | None,
     allowed_hosts: tuple[str, ...],
     strict: bool,
+    admin: bool,
     drain_timeout_s: float,
     log_level: str,
     options: LoadOptions,
@@ -70,7 +72,7 @@ def serve_command(
         raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
     if options.adapters and len(models) != 1:
         raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
-    serving = ServeOptions(host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s)
+    serving = ServeOptions(host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s, admin)
     listener = listen(serving)
     store = Store()
     with progress_bar() as progress:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Usage
+from .constraint import Matcher
 from .detokenizer import Detokenizer
 from .prompt import Prompt
 from .sampling import TokenSource
@@ -31,6 +32,7 @@ class Choice:
     sequence: Sequence
     source: TokenSource
     detokenizer: Detokenizer
+    matcher: Matcher | None = None
     generated: int = 0
     unsent_tokens: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -54,11 +56,16 @@ class Choice:
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """A request between its arrival and its last token; ``open`` are the choices that still grow."""
+    """A request between its arrival and its last token; ``open`` are the choices that still grow.
+
+    matchers: one for each choice of a constrained request. shown: control tokens whose text belongs to the answer.
+    """
 
     request: Request
     prompt: Prompt
     emit: Emit
+    matchers: tuple[Matcher, ...] = ()
+    shown: frozenset[int] = frozenset()
     open: list[Choice] = field(default_factory=list)
     cancelled: bool = False
     arrived: float = field(default_factory=time.monotonic)

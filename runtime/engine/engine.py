@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from . import prompt as prompts
 from . import sampling, way
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
+from .constraint import Grammars, Matcher
 from .info import model_info
 from .loop import Loop
 from .prompt import Prompt
@@ -69,6 +71,8 @@ class Engine:
             self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options, chosen)
             self._loop = Loop(self._model, self._projector, self._info, options, after_round)
+            self._grammars = Grammars(self._model.vocab, self._info.eog_tokens)
+            self._shown = functools.lru_cache(maxsize=64)(self._find_shown)
         except BaseException:
             if self._projector is not None:
                 self._projector.close()
@@ -97,7 +101,7 @@ class Engine:
     def launch(self, request: Request, emit: Emit) -> Flight | None:
         """Check, tokenize and queue a request whose events go to ``emit``; None if it was refused there."""
         try:
-            flight = Flight(request, self._prompt(request), emit)
+            flight = Flight(request, self._prompt(request), emit, self._matchers(request), self._shown(request.markers))
             self._loop.enter(flight)
         except IngleError as error:
             emit(error)
@@ -155,6 +159,17 @@ class Engine:
                     hint=f"loaded: {', '.join(loaded) or 'none'}",
                     param="adapters",
                 )
+
+    def _matchers(self, request: Request) -> tuple[Matcher, ...]:
+        """One for each choice. Raises :class:`BadRequest` for a grammar that cannot be compiled."""
+        if request.constraint is None:
+            return ()
+        return tuple(self._grammars.matcher(request.constraint) for _ in range(request.n))
+
+    def _find_shown(self, markers: str) -> frozenset[int]:
+        """The control tokens in a text."""
+        tokens = self.tokenize(markers, add_special=False, parse_special=True) if markers else []
+        return frozenset(token for token in tokens if not self._model.vocab.piece(token))
 
     def _refuse_endless(self, text: str) -> None:
         """A huge text that cannot fit the window whatever its tokens are is refused before minutes go into them."""

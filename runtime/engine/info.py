@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ...convert import chat_template
+from ...convert.gguf import Value
 from .. import machine
 from ..chat.conversation import special_tokens
 from ..llama.context import ContextOptions
 from ..llama.kernels import extra_buffers_work
 from ..llama.library import supports_gpu_offload
-from ..llama.metadata import attention_heads, kv_bytes_per_cell
+from ..llama.metadata import attention_heads, integers, kv_bytes_per_cell
 from ..llama.model import NativeModel
 from ..options import LoadOptions
 from ..request import LoadedAdapter, ModelInfo
@@ -20,6 +21,9 @@ from .way import Way
 
 IDLE_SLOTS = 16
 """Finished conversations that stay in the KV cache at most (see ``PrefixCache``)."""
+
+
+CONTROL_TYPES = (2, 3)  # unknown, control: llama_token_type
 
 
 def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
@@ -65,6 +69,7 @@ def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
             LoadedAdapter(name, str(adapter.path), adapter.scale, adapter.base_name)
             for name, adapter in model.adapters.items()
         ),
+        control_tokens=control_tokens(model.metadata),
     )
 
 
@@ -96,6 +101,15 @@ def context_options(info: ModelInfo, options: LoadOptions, rows_together: int = 
 def core_groups(info: ModelInfo) -> list[set[int]]:
     """Cores for each thread of the kernels; none where they would not be the same threads in every step."""
     return machine.core_groups(info.threads) if info.threads == info.threads_prefill and info.threads > 1 else []
+
+
+def control_tokens(metadata: Mapping[str, Value]) -> dict[str, int]:
+    """Ids by text: what llama.cpp finds in a prompt's text only when it is told to parse control tokens."""
+    texts, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(texts, list) or types is None:
+        return {}
+    kinds = integers(metadata, "tokenizer.ggml.token_type")
+    return {text: token for token, (text, kind) in enumerate(zip(texts, kinds, strict=False)) if kind in CONTROL_TYPES}
 
 
 def _warnings(

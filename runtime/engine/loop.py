@@ -169,7 +169,8 @@ class Loop:
         source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, written)
         group = self._group(request.adapters)
         sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group)
-        return Choice(flight, index, sequence, source, Detokenizer(request.stop))
+        matcher = flight.matchers[index] if flight.matchers else None
+        return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher)
 
     def _group(self, names: tuple[str, ...] | None) -> int:
         """The number of a set of adapters; None is all of them."""
@@ -256,10 +257,15 @@ class Loop:
     def _grow(self, choice: Choice, index: int, logits: NDArray[np.float32]) -> None:
         """Take the next token of a choice, and end the choice if that was its last."""
         flight, request = choice.flight, choice.flight.request
-        if request.ignore_eos:
+        raw = logits.copy() if choice.matcher and request.logprobs is not None else logits
+        if request.ignore_eos and choice.matcher is None:
             logits[self._end_indices] = -np.inf
         try:
+            if choice.matcher is not None:
+                choice.matcher.mask(logits)
             token = choice.source.next(self._context, index, logits)
+            if choice.matcher is not None and token not in self._end_tokens:
+                choice.matcher.accept(token)
         except EngineError as error:
             self._land(flight, error)
             return
@@ -273,9 +279,9 @@ class Loop:
         choice.sequence.tokens.append(token)
         choice.unsent_tokens.append(token)
         if request.logprobs is not None:
-            logprob = sampling.token_logprob(logits, token, request.logprobs, self._model.vocab)
+            logprob = sampling.token_logprob(raw, token, request.logprobs, self._model.vocab)
             choice.unsent_logprobs.append(logprob)
-        text = choice.detokenizer.feed(self._model.vocab.piece(token))
+        text = choice.detokenizer.feed(self._model.vocab.piece(token, special=token in flight.shown))
         if (detail := self._ending(choice)) is None:
             choice.emit(text)
         else:

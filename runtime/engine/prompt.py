@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from ...convert.errors import BadRequest
@@ -36,7 +37,7 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
             vocab.piece(token)
         return Prompt(list(request.prompt))
     if not request.images:
-        return Prompt(_tokenized(request, request.prompt, vocab))
+        return Prompt(_tokenized(request, request.prompt, vocab, request.cuts))
     if projector is None:
         raise BadRequest(
             f"{request.images[0].where}: this model reads no pictures",
@@ -46,7 +47,8 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
     before, after = projector.around
     mark = request.image_text
     text = request.prompt.replace(mark, f"{before}{mark}{after}") if mark else request.prompt
-    places = _split(_tokenized(request, text, vocab), vocab.tokenize(mark, add_special=False, parse_special=True))
+    cuts = _shifted(request, len(before) + len(after))
+    places = _split(_tokenized(request, text, vocab, cuts), vocab.tokenize(mark, add_special=False, parse_special=True))
     if len(places) - 1 != len(request.images):
         raise BadRequest(
             f"the prompt has {len(places) - 1} places for {len(request.images)} pictures",
@@ -57,8 +59,23 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
     return _joined(places, pieces)
 
 
-def _tokenized(request: Request, text: str, vocab: Vocab) -> list[int]:
-    return vocab.tokenize(text, add_special=request.add_special, parse_special=request.parse_special)
+def _tokenized(request: Request, text: str, vocab: Vocab, cuts: tuple[int, ...]) -> list[int]:
+    """The pieces between the cuts, one behind the other."""
+    tokens: list[int] = []
+    for begin, end in itertools.pairwise((0, *cuts, len(text))):
+        tokens += vocab.tokenize(
+            text[begin:end],
+            add_special=request.add_special and not begin,
+            parse_special=request.parse_special,
+            continues=begin > 0,
+        )
+    return tokens
+
+
+def _shifted(request: Request, growth: int) -> tuple[int, ...]:
+    """Where the cuts of a prompt are once each of its marks for pictures has grown by so many characters."""
+    mark, text = request.image_text, str(request.prompt)
+    return tuple(cut + growth * (text[:cut].count(mark) if mark else 0) for cut in request.cuts)
 
 
 def _split(tokens: list[int], mark: list[int]) -> list[list[int]]:

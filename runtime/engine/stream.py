@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from ...convert.errors import Cancelled, IngleError
+from ..chat.reader import Reading
 from ..request import Delta, Usage
 
 
@@ -34,6 +35,8 @@ Event = Accepted | Delta | Finished | IngleError
 class Stream:
     """The deltas of one request, in order: ``for`` and ``async for`` read the same queue.
 
+    ``reading`` is how the text is to be taken apart (:mod:`ingle.runtime.chat.reader`).
+
     The engine's side calls :meth:`put`, which never blocks, and sets ``on_cancel``. Errors travel the same road as
     deltas and are raised where the stream is read. Leaving a ``with`` block, or a loop before its end, cancels the
     request.
@@ -41,6 +44,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.on_cancel: Callable[[], None] | None = None
+        self.reading = Reading()
         self._events: deque[Event] = deque()
         self._changed = threading.Condition()
         self._waiters: list[_Waiter] = []

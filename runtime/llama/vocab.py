@@ -17,6 +17,9 @@ from .lease import Lease
 from .library import library, native_log
 from .metadata import integers
 
+ANCHOR = "\n"
+"""A text that merges with nothing behind it: what a tokenizer puts before a text goes before this."""
+
 
 class Vocab:
     """A view of a loaded model's vocabulary. Calls are safe from several threads."""
@@ -77,13 +80,22 @@ class Vocab:
         """The token that the tokenizer puts before every text; None where it puts none."""
         return int(self._lib.llama_vocab_bos(self._handle)) if self._lib.llama_vocab_get_add_bos(self._handle) else None
 
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False, continues: bool = False
+    ) -> list[int]:
         """Token ids of ``text``; with the tokenizer's BOS/EOS if ``add_special``. As the tokenizer.json in the file has
         them, if there is one; else as llama.cpp has them, of the text that :func:`prepare` makes.
+
+        continues: the text goes on from another, so a tokenizer that puts a space before a text puts none here.
 
         Raises:
             BadRequest: the text holds a lone surrogate, which has no UTF-8 form.
         """
+        if continues and (self._embedded or self._metadata.get("tokenizer.ggml.model") == "llama"):
+            before = self.tokenize(ANCHOR, add_special=False)
+            tokens = self.tokenize(ANCHOR + text, add_special=False, parse_special=parse_special)
+            if tokens[: len(before)] == before:
+                return tokens[len(before) :]
         if self._embedded:
             return list(self._embedded.encode(text, add_special=add_special, parse_special=parse_special).ids)
         return self.native_tokens(text, add_special=add_special, parse_special=parse_special)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from ...convert.errors import QueueFull
 from ..engine.stream import Stream
 from ..request import Delta, Usage
+from .chat import Opening
 from .pool import Lease
 
 RETRY_S = 0.05
@@ -35,6 +36,12 @@ class Answer:
             await self._submit(start)
         for stream in tuple(self._streams):
             await stream.accepted()
+
+    @property
+    def opening(self) -> Opening:
+        """What is known once it is accepted."""
+        first = self._streams[0]
+        return Opening(self.lease.name, self.lease.model.info, first.reading, first.prompt_tokens)
 
     @property
     def usage(self) -> Usage:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from .anthropic_messages import CountRequest, MessagesRequest
 from .errors import install
 from .exchange import Exchange
+from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from .metrics import CONTENT_TYPE
+from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
 from .openai_embeddings import EmbeddingRequest
 from .openai_models import entry, listing
+from .responses_routes import responses_routes
 from .security import Gate, Rules
+from .surface import openapi, page
 from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest, TaskRequest
 from .tasking import Tasking
 from .traffic import Doors, Traffic
 
 
-def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
+def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: bool = False) -> FastAPI:
     """An ASGI app. A request meets :class:`Doors` first, then :class:`Gate`, then a route below."""
     app = FastAPI(title="ingle", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, rules=rules)
@@ -36,6 +41,14 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(exchange.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/openapi.json")
+    async def described() -> Response:
+        return JSONResponse(openapi())
+
+    @app.get("/docs")
+    async def docs() -> Response:
+        return HTMLResponse(page())
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -82,4 +95,26 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic) -> FastAPI:
     async def tei_predict(request: Request) -> Response:
         return await tasking.respond(request, Predict)
 
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        return await exchange.consult(request, TokenizeRequest)
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        return await exchange.consult(request, DetokenizeRequest)
+
+    @app.post("/apply-template")
+    async def apply_template(request: Request) -> Response:
+        return await exchange.consult(request, ApplyTemplateRequest)
+
+    @app.post("/v1/messages")
+    async def messages(request: Request) -> Response:
+        return await exchange.respond(request, MessagesRequest)
+
+    @app.post("/v1/messages/count_tokens")
+    async def count_tokens(request: Request) -> Response:
+        return await exchange.consult(request, CountRequest)
+
+    responses_routes(app, exchange)
+    ollama_routes(app, exchange, tasking, admin=admin)
     return app

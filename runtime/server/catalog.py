@@ -68,6 +68,19 @@ class StoreCatalog:
             return TaskProcess(Path(installed.target), threads=options.threads)
         return Model.load(installed.target, options=options, isolation="process")
 
+    def fetch(self, name: str, progress: Progress) -> Installed:
+        """Fetch and build a model of the hub; clients cannot name folders and files."""
+        if not isinstance(parse(name), HubName):
+            raise BadName(f"{name[:100]!r} is not a model of the hub: those are called org/name", param="model")
+        entry = obtain(name, self._store, progress=progress)
+        return _installed(entry, entry.name)
+
+    def remove(self, name: str) -> None:
+        """Remove a kept model. Those that the server was started with stay."""
+        if any(name in (given.text, given.installed.name) for given in self._given):
+            raise BadRequest(f"the server was started with {name[:100]}", param="model")
+        self._store.remove(self.find(name).name)
+
     def _not_found(self, name: str) -> ModelNotFound:
         names = [model.name for model in self.list()]
         more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""

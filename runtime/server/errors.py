@@ -1,4 +1,4 @@
-"""One shape for every error that leaves the server: OpenAI's ``{"error": {message, type, param, code}}``.
+"""Errors that leave the server: OpenAI's ``{"error": {message, type, param, code}}``, Anthropic's, Ollama's.
 
 BadRequest
 ├── UnsupportedParameter   a field we know and do not serve     400
@@ -16,7 +16,7 @@ EngineError
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,6 +28,13 @@ from ...convert.errors import BadRequest, ContextLengthExceeded, EngineError, In
 
 log = logging.getLogger("ingle.server")
 
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
 TYPES = {401: "authentication_error", 403: "permission_error"}
 SHOWN_INPUT = 60
 RETRY_AFTER_S = 1
@@ -85,8 +92,28 @@ def payload(error: IngleError) -> dict[str, Any]:
     return {"error": body}
 
 
-def response(error: IngleError) -> JSONResponse:
-    return JSONResponse(payload(error), error.status, headers=_headers(error))
+def anthropic_payload(error: IngleError) -> dict[str, Any]:
+    """Anthropic's shape of an error."""
+    message = payload(error)["error"]["message"]
+    kind = ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def ollama_payload(error: IngleError) -> dict[str, Any]:
+    """Ollama's shape of an error."""
+    return {"error": payload(error)["error"]["message"]}
+
+
+def response(error: IngleError, path: str = "") -> JSONResponse:
+    """The answer to a request for ``path`` that failed, in the shape of its dialect."""
+    shape = next((shape for prefix, shape in SHAPES.items() if path.startswith(prefix)), payload)
+    return JSONResponse(shape(error), error.status, headers=_headers(error))
+
+
+SHAPES: Mapping[str, Callable[[IngleError], dict[str, Any]]] = {
+    "/v1/messages": anthropic_payload,
+    "/api/": ollama_payload,
+}
 
 
 def _type(status: int) -> str:
@@ -136,11 +163,11 @@ def install(app: FastAPI) -> None:
     async def ours(request: Request, error: IngleError) -> JSONResponse:
         if error.status >= 500:
             log.error("%s: %s", type(error).__name__, error)
-        return response(error)
+        return response(error, request.url.path)
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
-        return response(_of_routing(request, error.status_code))
+        return response(_of_routing(request, error.status_code), request.url.path)
 
 
 def _of_routing(request: Request, status: int) -> IngleError:
@@ -149,6 +176,6 @@ def _of_routing(request: Request, status: int) -> IngleError:
     if status == 404:
         return NoSuchRoute(
             f"there is no {request.method} {request.url.path} here",
-            hint="served are /v1/models, /v1/chat/completions, /v1/completions, /health and /metrics",
+            hint="GET /docs lists what is served",
         )
     return internal()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -17,9 +17,10 @@ from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .answer import Answer
 from .body import read_json
+from .chat import Opening
 from .metrics import Metrics, Watch
 from .pool import Pool, Servable
-from .sse import ClientLeft, EventStream, Gone, attended
+from .sse import ClientLeft, EventStream, Framing, Gone, attended
 
 IGNORED_HEADER = "X-Ingle-Ignored"
 
@@ -28,7 +29,7 @@ class Writer(Protocol):
     """Puts deltas into a dialect's JSON."""
 
     def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]: ...
-    def last_chunk(self, used: Usage) -> dict[str, Any]: ...
+    def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]: ...
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]: ...
 
 
@@ -36,8 +37,12 @@ class Asked(Protocol):
     """A validated request of a dialect."""
 
     model: str
-    stream: bool | None
+    framing: ClassVar[Framing]
 
+    @property
+    def streams(self) -> bool: ...
+    @property
+    def keep_alive_s(self) -> float | None: ...
     @property
     def choices(self) -> int: ...
     @property
@@ -47,7 +52,7 @@ class Asked(Protocol):
     def ignored(self, strict: bool) -> list[str]: ...
     def check(self, info: ModelInfo) -> None: ...
     def start(self, model: Servable, prompt: int) -> Stream: ...
-    def writer(self, model: str, info: ModelInfo) -> Writer: ...
+    def writer(self, opening: Opening) -> Writer: ...
 
 
 class Dialect(Protocol):
@@ -58,6 +63,21 @@ class Dialect(Protocol):
     def parse(self, body: Mapping[str, Any]) -> Asked: ...
 
 
+class Answerable(Protocol):
+    """A validated request that needs no generating."""
+
+    model: str
+
+    def ignored(self, strict: bool) -> list[str]: ...
+    def answer(self, model: Servable) -> dict[str, Any]: ...
+
+
+class Question(Protocol):
+    """The class of such requests."""
+
+    def parse(self, body: Mapping[str, Any]) -> Answerable: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """Answers requests from the models of ``pool``."""
@@ -66,12 +86,13 @@ class Exchange:
     metrics: Metrics
     strict: bool = False
 
-    async def respond(self, request: Request, dialect: Dialect) -> Response:
-        """The answer to a request, streamed if it asks for that; nothing once its client has left."""
+    async def respond(self, request: Request, dialect: Dialect, body: Mapping[str, Any] | None = None) -> Response:
+        """The answer to a request, streamed if it asks for that; nothing once its client has left. ``body``: when it
+        has been read already."""
         watch = Watch(self.metrics)
         try:
-            asked = await asyncio.to_thread(dialect.parse, await read_json(request))
-            request.state.ignored = _printable(asked.ignored(self.strict))
+            asked = await asyncio.to_thread(dialect.parse, body if body is not None else await read_json(request))
+            request.state.ignored = printable(asked.ignored(self.strict))
             return await self._answered(request, asked, watch)
         except (ClientLeft, ClientDisconnect):
             return Gone()
@@ -79,12 +100,31 @@ class Exchange:
             error.param = dialect.prompt_field
             raise
 
+    async def consult(self, request: Request, question: Question) -> Response:
+        """The answer to a request that a loaded model answers at once."""
+        try:
+            asked = await asyncio.to_thread(question.parse, await read_json(request))
+            request.state.ignored = printable(asked.ignored(self.strict))
+            headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
+            return JSONResponse(await attended(request.receive, self._consulted(asked)), headers=headers)
+        except (ClientLeft, ClientDisconnect):
+            return Gone()
+
+    async def _consulted(self, asked: Answerable) -> dict[str, Any]:
+        lease = await self.pool.lease(asked.model)
+        try:
+            return await asyncio.to_thread(asked.answer, lease.model)
+        finally:
+            lease.release()
+
     async def _answered(self, request: Request, asked: Asked, watch: Watch) -> Response:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
         answer = await attended(request.receive, self._open(asked))
-        writer = asked.writer(answer.lease.name, answer.lease.model.info)
-        if asked.stream:
-            return EventStream(_events(answer, asked, writer, watch), answer.close, headers)
+        if asked.keep_alive_s is not None:
+            self.pool.keep(answer.lease.place, asked.keep_alive_s)
+        writer = asked.writer(answer.opening)
+        if asked.streams:
+            return EventStream(_events(answer, asked, writer, watch), answer.close, headers, asked.framing)
         try:
             return JSONResponse(await attended(request.receive, _whole(answer, asked, writer, watch)), headers=headers)
         finally:
@@ -111,7 +151,8 @@ async def _events(answer: Answer, asked: Asked, writer: Writer, watch: Watch) ->
         for chunk in writer.chunks(prompt, delta):
             yield chunk
     if asked.includes_usage:
-        yield writer.last_chunk(answer.usage)
+        for chunk in writer.last_chunks(answer.usage):
+            yield chunk
 
 
 async def _whole(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> dict[str, Any]:
@@ -122,6 +163,6 @@ async def _whole(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> 
     return writer.whole(deltas, answer.usage)
 
 
-def _printable(names: list[str]) -> str:
+def printable(names: list[str]) -> str:
     """Field names as one line of ASCII, of bounded length: for a header and for the log."""
     return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000]

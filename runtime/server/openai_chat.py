@@ -8,14 +8,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ...convert.errors import BadRequest
+from ..chat import Reading
+from ..chat.toolbox import checked
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
-from .errors import path
+from .chat import Chat, MadeCall, Opening, Spoken, calls_of, content_of, effort_variables, reasoning_of
+from .chat import Part as SpokenPart
+from .errors import path, shown
 from .openai_fields import MOST_LOGPROBS, Fields, Part
 from .openai_shapes import Head, chat_logprobs, ending, with_usage
 from .pool import Servable
 
 MOST_MESSAGES = 2048
+MOST_TOOLS = 128
 MOST_TEMPLATE_FIELDS = 16
 RESERVED = frozenset(inspect.signature(Servable.chat).parameters) | {
     "tools",
@@ -75,38 +81,65 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+class CalledFunction(Part):
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(Part):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    index: int | None = None
+    function: CalledFunction
+
+    def plain(self) -> dict[str, Any]:
+        function = {"name": self.function.name, "arguments": self.function.arguments}
+        return {"type": "function", "function": function} | ({"id": self.id} if self.id else {})
+
+
 class Message(Part):
     """``content`` given as text parts is joined by newlines, as most templates know text only."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[ContentPart], BeforeValidator(_as_parts)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: (
+        Annotated[list[ContentPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart])] | None
+    ) = None
     name: str | None = None
     reasoning_content: str | None = None
-    refusal: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
     function_call: None = None
 
     @field_validator("role", mode="before")
     @classmethod
     def _known_role(cls, role: Any) -> Any:
-        if role in ("tool", "function"):
-            raise ValueError(f"messages of the role {role!r} are not supported yet")
+        if role == "function":
+            raise ValueError("messages of the role 'function' are not supported: use 'tool'")
         return role
 
-    @field_validator("tool_calls", "function_call", "refusal", mode="before")
+    @field_validator("function_call", mode="before")
     @classmethod
     def _nothing(cls, value: Any) -> Any:
-        if value not in (None, []):
-            raise ValueError("not supported yet")
+        if value is not None:
+            raise ValueError("not supported: use tool_calls")
         return value
 
     def plain(self) -> dict[str, Any]:
         """The message as a chat template knows it."""
         role = "system" if self.role == "developer" else self.role
-        seen = any(part.image_url for part in self.content)
-        parts = [part.plain() for part in self.content]
-        message = {"role": role, "content": parts if seen else "\n".join(part["text"] for part in parts)}
-        extras = {"name": self.name, "reasoning_content": self.reasoning_content}
+        seen = any(part.image_url for part in self.content or ())
+        parts = [part.plain() for part in self.content or ()]
+        text = (
+            "\n".join(part["text"] for part in parts) if self.content is not None and not seen else self.refusal or ""
+        )
+        extras: dict[str, Any] = {
+            "name": self.name,
+            "reasoning_content": self.reasoning_content,
+            "tool_calls": [call.plain() for call in self.tool_calls or ()] or None,
+            "tool_call_id": self.tool_call_id,
+        }
+        message = {"role": role, "content": parts if seen else text}
         return message | {key: value for key, value in extras.items() if value is not None}
 
 
@@ -115,6 +148,9 @@ class ChatRequest(Fields):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    reasoning_effort: str | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     chat_template_kwargs: (
@@ -143,6 +179,16 @@ class ChatRequest(Fields):
             raise ValueError("max_tokens says something else")
         return most
 
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> ChatRequest:
+        """Raise :class:`BadRequest` that names the field, or return the request."""
+        asked = super().parse(body)
+        for index, message in enumerate(asked.messages):
+            if message.content is None and not message.tool_calls and message.refusal is None:
+                raise BadRequest(f"messages[{index}].content is missing", param=f"messages[{index}].content")
+        checked(asked.tools, tool_choice_of(asked.tool_choice))
+        return asked
+
     @property
     def most_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -151,60 +197,114 @@ class ChatRequest(Fields):
     def num_prompts(self) -> int:
         return 1
 
-    def start(self, model: Servable, prompt: int) -> Stream:
-        """Submit the chat. Blocks: the template is rendered here."""
-        return model.chat(
+    def chat(self, info: ModelInfo) -> Chat:
+        """What is asked of the model."""
+        return Chat(
             [message.plain() for message in self.messages],
-            sampling=self.sampling(),
-            max_tokens=self.most_tokens,
-            stop=tuple(self.stop or ()),
-            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            n=self.choices,
-            ignore_eos=bool(self.ignore_eos),
-            **(self.chat_template_kwargs or {}),
+            self.sampling(),
+            self.most_tokens,
+            tuple(self.stop or ()),
+            (self.top_logprobs or 0) if self.logprobs else None,
+            self.choices,
+            bool(self.ignore_eos),
+            self.tools or [],
+            tool_choice_of(self.tool_choice),
+            self.parallel_tool_calls is not False,
+            self.output(),
+            effort_variables(self.reasoning_effort, info) | (self.chat_template_kwargs or {}),
         )
 
-    def writer(self, model: str, info: ModelInfo) -> ChatWriter:
-        return ChatWriter(Head.of("chatcmpl", model, info), bool(self.logprobs))
+    def start(self, model: Servable, prompt: int) -> Stream:
+        """Submit the chat. Blocks: the template is rendered here."""
+        return self.chat(model.info).start(model)
+
+    def writer(self, opening: Opening) -> ChatWriter:
+        return ChatWriter(Head.of("chatcmpl", opening.model, opening.info), opening.reading, bool(self.logprobs))
+
+
+def tool_choice_of(value: str | Mapping[str, Any] | None) -> str:
+    """``auto``, ``none``, ``required``, or ``=name`` for one tool.
+
+    Raises:
+        BadRequest: it is none of these.
+    """
+    if value is None or value in ("auto", "none", "required"):
+        return str(value or "auto")
+    function = value.get("function") if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping) and value.get("type") == "function" and isinstance(function, Mapping):
+        return f"={function.get('name')}"
+    raise BadRequest(f"tool_choice is auto, none, required or a function (got {shown(value)})", param="tool_choice")
 
 
 class ChatWriter:
     """Writes one answer in the shape of chat completions, in pieces or whole."""
 
-    def __init__(self, head: Head, logprobs: bool) -> None:
+    def __init__(self, head: Head, reading: Reading, logprobs: bool) -> None:
         self._head = head
+        self._reading = reading
         self._logprobs = logprobs
-        self._begun: set[int] = set()
+        self._spoken: dict[int, Spoken] = {}
 
     def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]:
         """The first chunk of a choice brings its role, the last one its ``finish_reason`` and no text."""
-        if delta.index not in self._begun:
-            self._begun.add(delta.index)
-            yield self._chunk(delta.index, {"role": "assistant", "content": ""}, {"finish_reason": None})
-        if delta.text or delta.logprobs:
-            rest = {"finish_reason": None} | self._logprobs_of((delta,))
-            yield self._chunk(delta.index, {"content": delta.text}, rest)
+        if (spoken := self._spoken.get(delta.index)) is None:
+            spoken = self._spoken[delta.index] = Spoken(self._reading)
+            nothing = None if self._reading.tools else ""
+            yield self._chunk(delta.index, {"role": "assistant", "content": nothing}, {"finish_reason": None})
+        deltas = [piece for part in spoken.of(delta) for piece in _pieces(part)]
+        rest = {"finish_reason": None} | self._logprobs_of((delta,))
+        for piece in deltas or ([{}] if delta.logprobs else []):
+            yield self._chunk(delta.index, piece, rest)
+            rest = {"finish_reason": None}
         if delta.finish_reason is not None:
-            yield self._chunk(delta.index, {}, ending(delta))
+            yield self._chunk(delta.index, {}, ending(delta, spoken.finish_reason(delta)))
 
-    def _chunk(self, index: int, delta: Mapping[str, str], rest: Mapping[str, Any]) -> dict[str, Any]:
+    def _chunk(self, index: int, delta: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": None, **rest}
         return self._head.object("chat.completion.chunk", [choice])
 
-    def last_chunk(self, used: Usage) -> dict[str, Any]:
-        return with_usage(self._head.object("chat.completion.chunk", []), used)
+    def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]:
+        yield with_usage(self._head.object("chat.completion.chunk", []), used, self._reasoning_tokens())
 
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
         """``deltas``: by choice."""
         choices = [self._choice(index, pieces) for index, pieces in enumerate(deltas)]
-        return with_usage(self._head.object("chat.completion", choices), used)
+        return with_usage(self._head.object("chat.completion", choices), used, self._reasoning_tokens())
 
-    def _choice(self, index: int, pieces: list[Delta]) -> dict[str, Any]:
-        text = "".join(piece.text for piece in pieces)
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": index, "message": message, "logprobs": None} | self._logprobs_of(pieces) | ending(pieces[-1])
+    def _choice(self, index: int, deltas: list[Delta]) -> dict[str, Any]:
+        spoken = self._spoken[index] = Spoken(self._reading)
+        parts = spoken.all(deltas)
+        calls = [_call(made) for made in calls_of(parts)]
+        message: dict[str, Any] = {"role": "assistant", "content": content_of(parts), "refusal": None}
+        if calls:
+            message |= {"content": message["content"] or None, "tool_calls": calls}
+        if reasoning := reasoning_of(parts):
+            message["reasoning_content"] = reasoning
+        end = ending(deltas[-1], spoken.finish_reason(deltas[-1]))
+        return {"index": index, "message": message, "logprobs": None} | self._logprobs_of(deltas) | end
+
+    def _reasoning_tokens(self) -> int:
+        return sum(spoken.reasoning_tokens for spoken in self._spoken.values())
 
     def _logprobs_of(self, pieces: tuple[Delta, ...] | list[Delta]) -> dict[str, Any]:
         if not self._logprobs:
             return {}
         return {"logprobs": chat_logprobs(token for piece in pieces for token in piece.logprobs)}
+
+
+def _pieces(part: SpokenPart) -> Iterator[dict[str, Any]]:
+    """A call comes in two pieces: its name, then its arguments."""
+    if part.reasoning:
+        yield {"reasoning_content": part.reasoning}
+    if part.content:
+        yield {"content": part.content}
+    if part.made is not None:
+        begun = _call(part.made)
+        begun["function"]["arguments"] = ""
+        yield {"tool_calls": [{"index": part.made.index, **begun}]}
+        yield {"tool_calls": [{"index": part.made.index, "function": {"arguments": part.made.call.arguments}}]}
+
+
+def _call(made: MadeCall) -> dict[str, Any]:
+    function = {"name": made.call.name, "arguments": made.call.arguments}
+    return {"id": made.id, "type": "function", "function": function}

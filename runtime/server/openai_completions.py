@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from ...convert.errors import BadRequest
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
+from .chat import Opening
 from .errors import shown
 from .openai_fields import MOST_LOGPROBS, UNSUPPORTED, Fields
 from .openai_shapes import Head, LegacyLogprobs, ending, with_usage
@@ -64,12 +65,19 @@ def _bad(place: str, value: Any) -> BadRequest:
 class CompletionRequest(Fields):
     prompt_field: ClassVar[str] = "prompt"
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-        {**UNSUPPORTED, "echo": (None, False), "suffix": (None, "")}
+        {
+            **UNSUPPORTED,
+            "tools": (None, []),
+            "tool_choice": (None, "none", "auto"),
+            "reasoning_effort": (None,),
+            "suffix": (None, ""),
+        }
     )
 
     prompt: Any
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
+    echo: bool | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -83,6 +91,15 @@ class CompletionRequest(Fields):
             raise ValueError("choosing the best among more than n is not supported")
         return count
 
+    @field_validator("echo")
+    @classmethod
+    def _echo_of_text(cls, echo: bool | None, facts: Any) -> bool | None:
+        if echo and facts.data.get("logprobs") is not None:
+            raise ValueError("with logprobs is not supported: a prompt has none")
+        if echo and not all(isinstance(prompt, str) for prompt in facts.data.get("prompt") or ()):
+            raise ValueError("of token ids is not supported: send the prompt as text")
+        return echo
+
     @property
     def num_prompts(self) -> int:
         return len(self.prompt)
@@ -95,6 +112,8 @@ class CompletionRequest(Fields):
 
     def start(self, model: Servable, prompt: int) -> Stream:
         """Submit the prompt of that number."""
+        output = self.output()
+        extras: dict[str, Any] = {"output": output} if output is not None else {}
         return model.generate(
             self.prompt[prompt],
             sampling=self.sampling(),
@@ -103,27 +122,35 @@ class CompletionRequest(Fields):
             logprobs=self.logprobs,
             n=self.choices,
             ignore_eos=bool(self.ignore_eos),
+            **extras,
         )
 
-    def writer(self, model: str, info: ModelInfo) -> CompletionWriter:
-        return CompletionWriter(Head.of("cmpl", model, info), self.choices, self.logprobs is not None)
+    def _echoed(self) -> tuple[str, ...]:
+        """What each choice begins with."""
+        return tuple(str(prompt) for prompt in self.prompt for _ in range(self.choices)) if self.echo else ()
+
+    def writer(self, opening: Opening) -> CompletionWriter:
+        return CompletionWriter(
+            Head.of("cmpl", opening.model, opening.info), self.choices, self.logprobs is not None, self._echoed()
+        )
 
 
 class CompletionWriter:
     """Writes one answer in the shape of completions; choice ``i`` of prompt ``p`` has the index ``p * n + i``."""
 
-    def __init__(self, head: Head, choices_per_prompt: int, logprobs: bool) -> None:
+    def __init__(self, head: Head, choices_per_prompt: int, logprobs: bool, echoed: tuple[str, ...] = ()) -> None:
         self._head = head
         self._per_prompt = choices_per_prompt
         self._logprobs = logprobs
+        self._echoed = dict(enumerate(echoed))  # by choice, until it has begun
         self._offsets: dict[int, LegacyLogprobs] = {}
 
     def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]:
         index = prompt * self._per_prompt + delta.index
         yield self._head.object("text_completion", [self._choice(index, [delta])])
 
-    def last_chunk(self, used: Usage) -> dict[str, Any]:
-        return with_usage(self._head.object("text_completion", []), used)
+    def last_chunks(self, used: Usage) -> Iterator[dict[str, Any]]:
+        yield with_usage(self._head.object("text_completion", []), used)
 
     def whole(self, deltas: list[list[Delta]], used: Usage) -> dict[str, Any]:
         """``deltas``: by choice."""
@@ -131,7 +158,7 @@ class CompletionWriter:
         return with_usage(self._head.object("text_completion", choices), used)
 
     def _choice(self, index: int, pieces: list[Delta]) -> dict[str, Any]:
-        text = "".join(piece.text for piece in pieces)
+        text = self._echoed.pop(index, "") + "".join(piece.text for piece in pieces)
         return {"index": index, "text": text, "logprobs": self._logprobs_of(index, pieces)} | ending(pieces[-1])
 
     def _logprobs_of(self, index: int, pieces: list[Delta]) -> dict[str, Any] | None:

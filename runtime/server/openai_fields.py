@@ -9,8 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ...convert.errors import BadRequest
+from ..chat import Output
 from ..request import ModelInfo, Sampling
 from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
+from .keeping import seconds_of
+from .openai_output import output_of
+from .sse import Framing
 
 MOST_CHOICES = 16
 MOST_BIASES = 1024
@@ -39,14 +43,10 @@ WITHIN_WINDOW: Mapping[str, str] = MappingProxyType(
 # Fields that would change the answer, and the values of them that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
-        "tools": (None, []),
-        "tool_choice": (None, "none", "auto"),
         "functions": (None, []),
         "function_call": (None, "none", "auto"),
-        "response_format": (None, {"type": "text"}),
         "modalities": (None, ["text"]),
         "store": (None, False),
-        "grammar": (None, ""),
         "stop_token_ids": (None, []),
         "min_tokens": (None, 0),
         "use_beam_search": (None, False),
@@ -54,15 +54,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "add_generation_prompt": (None, True),
         "audio": (None,),
         "prediction": (None,),
-        "reasoning_effort": (None,),
         "verbosity": (None,),
         "web_search_options": (None,),
-        "json_schema": (None,),
-        "structured_outputs": (None,),
-        "guided_json": (None,),
-        "guided_regex": (None,),
-        "guided_choice": (None,),
-        "guided_grammar": (None,),
         "bad_words": (None,),
         "allowed_token_ids": (None,),
         "prompt_logprobs": (None,),
@@ -112,13 +105,19 @@ class Fields(Part):
     """What every request that generates may carry. ``None`` is the same as leaving a field out."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
+    framing: ClassVar[Framing] = Framing()
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Annotated[list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list)] | None = None
+    stop: (
+        Annotated[
+            list[str], Field(max_length=MOST_STOPS), BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+        ]
+        | None
+    ) = None
     ignore_eos: bool | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
 
@@ -144,6 +143,18 @@ class Fields(Part):
     mirostat_eta: Unit | None = None
     logit_bias: Annotated[dict[str, Bias], Field(max_length=MOST_BIASES)] | None = None
 
+    # The shape of the answer: openai_output.py.
+    response_format: dict[str, Any] | None = None
+    json_schema: Any = None
+    structured_outputs: Any = None
+    grammar: Any = None
+    regex: Any = None
+    choice: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+
     # Accepted and without effect here: labels for the caller's own books.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -153,6 +164,7 @@ class Fields(Part):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
+    keep_alive: Any = None
 
     @field_validator("stop", "dry_sequence_breakers")
     @classmethod
@@ -174,6 +186,14 @@ class Fields(Part):
         return self.n or 1
 
     @property
+    def keep_alive_s(self) -> float | None:
+        return seconds_of(self.keep_alive)
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
     def most_tokens(self) -> int | None:
         return self.max_tokens
 
@@ -184,13 +204,16 @@ class Fields(Part):
     @classmethod
     def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
         """Raise :class:`BadRequest` that names the field, or return the request."""
-        for name, harmless in cls.unsupported.items():
-            if not _harmless(body.get(name), harmless):
+        for name, values in cls.unsupported.items():
+            if not harmless(body.get(name), values):
                 raise UnsupportedParameter(f"{name} is not supported yet (got {shown(body[name])})", param=name)
         try:
-            return cls.model_validate(dict(body))
+            asked = cls.model_validate(dict(body))
         except ValidationError as error:
             raise of_validation(error) from error
+        asked.output()
+        seconds_of(asked.keep_alive)
+        return asked
 
     def ignored(self, strict: bool) -> list[str]:
         """Fields without a meaning here; under ``strict`` they are refused.
@@ -217,6 +240,10 @@ class Fields(Part):
             values["logit_bias"] = _token_ids(self.logit_bias)
         return Sampling(**values)
 
+    def output(self) -> Output | None:
+        """The shape that the answer must have. Raises :class:`BadRequest` for one that makes no sense."""
+        return output_of(dict(self))
+
     def _penalty(self) -> float | None:
         here, there = self.repeat_penalty, self.repetition_penalty
         if here is not None and there is not None and here != there:
@@ -239,8 +266,9 @@ class Fields(Part):
                 raise BadRequest(f"logit_bias names token {token} of {info.vocabulary}", param="logit_bias")
 
 
-def _harmless(value: Any, harmless: tuple[Any, ...]) -> bool:
-    return value is None or any(type(value) is type(item) and value == item for item in harmless)
+def harmless(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether a field was left out, or asks for one of ``values``, which mean nothing."""
+    return value is None or any(type(value) is type(item) and value == item for item in values)
 
 
 def _token_ids(biases: Mapping[str, float]) -> dict[int, float]:

@@ -51,8 +51,9 @@ def fingerprint(info: ModelInfo) -> str:
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    return {
+def usage(used: Usage, reasoning_tokens: int | None = None) -> dict[str, Any]:
+    details = {} if reasoning_tokens is None else {"completion_tokens_details": {"reasoning_tokens": reasoning_tokens}}
+    return details | {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,
         "total_tokens": used.prompt_tokens + used.completion_tokens,
@@ -76,15 +77,15 @@ def _rate(tokens: int, seconds: float) -> float | None:
     return round(tokens / seconds, 2) if seconds > 0 else None
 
 
-def with_usage(answer: dict[str, Any], used: Usage) -> dict[str, Any]:
-    return answer | {"usage": usage(used), "ingle": {"timings": timings(used)}}
+def with_usage(answer: dict[str, Any], used: Usage, reasoning_tokens: int | None = None) -> dict[str, Any]:
+    return answer | {"usage": usage(used, reasoning_tokens), "ingle": {"timings": timings(used)}}
 
 
-def ending(delta: Delta) -> dict[str, Any]:
+def ending(delta: Delta, reason: str | None = None) -> dict[str, Any]:
     """How a choice ended: OpenAI's word, and ours that tells a full window from a reached ``max_tokens``."""
     if delta.finish_reason is None:
         return {"finish_reason": None}
-    return {"finish_reason": delta.finish_reason, "ingle": {"stop_detail": delta.stop_detail}}
+    return {"finish_reason": reason or delta.finish_reason, "ingle": {"stop_detail": delta.stop_detail}}
 
 
 def token_text(piece: bytes) -> str:

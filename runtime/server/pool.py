@@ -6,18 +6,23 @@ import asyncio
 import concurrent.futures
 import itertools
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
+from ...convert.progress import Progress
+from ..chat import Output
 from ..engine.stream import Stream
 from ..request import EngineStats, ModelInfo, Sampling
 
 log = logging.getLogger("ingle.server")
 
 Result = TypeVar("Result")
+SHORTEST_IDLE_S = 0.5
 
 
 class Servable(Protocol):
@@ -37,6 +42,10 @@ class Servable(Protocol):
         logprobs: int | None = ...,
         n: int = ...,
         ignore_eos: bool = ...,
+        tools: list[dict[str, Any]] | None = ...,
+        tool_choice: str = ...,
+        parallel_tool_calls: bool = ...,
+        output: Output | None = ...,
         **template_kwargs: Any,
     ) -> Stream: ...
     def generate(
@@ -49,8 +58,13 @@ class Servable(Protocol):
         logprobs: int | None = ...,
         n: int = ...,
         ignore_eos: bool = ...,
+        output: Output | None = ...,
     ) -> Stream: ...
     def adapted(self, *names: str) -> Servable: ...
+    def render(self, messages: list[dict[str, Any]], **template_kwargs: Any) -> str: ...
+    def count(self, messages: list[dict[str, Any]], **template_kwargs: Any) -> int: ...
+    def tokenize(self, text: str, *, add_special: bool = ..., parse_special: bool = ...) -> list[int]: ...
+    def detokenize(self, tokens: Sequence[int], *, special: bool = ...) -> str: ...
     def stats(self) -> EngineStats: ...
     def attach(self, loop: asyncio.AbstractEventLoop) -> None: ...
     def close(self) -> None: ...
@@ -80,7 +94,7 @@ class Installed:
 
 
 class Catalog(Protocol):
-    """What is there to be served. All three may block; the pool calls them in threads."""
+    """What is there to be served. All may block; the pool calls them in threads."""
 
     def list(self) -> Sequence[Installed]: ...
     def find(self, name: str) -> Installed:
@@ -88,13 +102,21 @@ class Catalog(Protocol):
         ...
 
     def load(self, installed: Installed) -> Servable: ...
+    def fetch(self, name: str, progress: Progress) -> Installed:
+        """Fetch and build what is not here yet."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Raise ``ModelNotFound``, or what keeps it from being removed."""
+        ...
 
 
 class Lease:
     """A model that stays in memory until :meth:`release`."""
 
-    def __init__(self, name: str, model: Servable, release: Callable[[], None]) -> None:
+    def __init__(self, name: str, place: str, model: Servable, release: Callable[[], None]) -> None:
         self.name = name
+        self.place = place
         self.model = model
         self._release: Callable[[], None] | None = release
 
@@ -135,6 +157,8 @@ class Pool:
         self._slots: dict[str, _Slot] = {}
         self._clock = itertools.count(1)
         self._closed = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closings: set[asyncio.Task[None]] = set()
 
     async def lease(self, name: str) -> Lease:
         """The model of that name, loaded if need be.
@@ -153,7 +177,7 @@ class Pool:
             slot.release()
             raise
         answering = model if installed.adapters is None else model.adapted(*installed.adapters)
-        return Lease(installed.name, answering, slot.release)
+        return Lease(installed.name, installed.place, answering, slot.release)
 
     async def installed(self) -> Sequence[Installed]:
         return await asyncio.to_thread(self._catalog.list)
@@ -161,16 +185,65 @@ class Pool:
     async def find(self, name: str) -> Installed:
         return await asyncio.to_thread(self._catalog.find, name)
 
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    async def forget(self, name: str) -> None:
+        """Remove an installed model, from memory too.
+
+        Raises:
+            ModelNotFound: there is none. QueueFull: it is at work.
+        """
+        installed = await self.find(name)
+        slot = self._slots.get(installed.place)
+        if slot is not None and slot.users:
+            raise QueueFull(f"{installed.name} is at work", hint="try again when it is done")
+        if slot is not None:
+            del self._slots[installed.place]
+            await _close(slot)
+        await asyncio.to_thread(self._catalog.remove, installed.name)
+
     def loaded(self) -> dict[str, Servable]:
         """The models in memory that can work, by :attr:`Installed.place`."""
         models = {name: slot.model for name, slot in self._slots.items()}
         return {name: model for name, model in models.items() if model is not None and model.alive}
 
+    def keep(self, name: str, seconds: float) -> None:
+        """Give the model at a place up when it has been idle for so long; infinity keeps it."""
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+        if seconds < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timers[name] = loop.call_later(seconds, self._expire, name, max(seconds, SHORTEST_IDLE_S))
+
+    def expiry(self) -> dict[str, float]:
+        """Unix time at which each model that is not kept for good is given up."""
+        now = asyncio.get_running_loop().time()
+        return {name: time.time() + timer.when() - now for name, timer in self._timers.items()}
+
+    def _expire(self, name: str, seconds: float) -> None:
+        self._timers.pop(name, None)
+        slot = self._slots.get(name)
+        if slot is None:
+            return
+        if slot.users or not slot.loading.done():
+            self.keep(name, seconds)
+            return
+        del self._slots[name]
+        log.info("unloading %s: it was idle for %.0f s", name, seconds)
+        closing = asyncio.create_task(_close(slot))
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+
     async def close(self) -> None:
         """Close all models; requests that still run end with ``EngineClosed``. A model that is still being loaded is
         left alone: its engine ends with this process."""
         self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
         slots, self._slots = list(self._slots.values()), {}
+        await asyncio.gather(*self._closings, return_exceptions=True)
         await asyncio.gather(*(_close(slot) for slot in slots if slot.loading.done()))
 
     def _slot(self, installed: Installed) -> _Slot:

@@ -62,7 +62,7 @@ class Gate:
         try:
             self.rules.check(scope)
         except IngleError as error:
-            await response(error)(scope, receive, send)
+            await response(error, scope["path"])(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

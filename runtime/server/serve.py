@@ -36,7 +36,8 @@ POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only."""
+    """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only. ``admin``:
+    clients may fetch and delete models."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -45,6 +46,7 @@ class ServeOptions:
     allowed_hosts: tuple[str, ...] = ()
     strict: bool = False
     drain_timeout_s: float = 30.0
+    admin: bool = False
 
 
 class Stop:
@@ -115,7 +117,7 @@ async def run(
     pool = Pool(catalog, max_models=options.max_models)
     traffic = Traffic()
     exchange = Exchange(pool, Metrics(pool.loaded), options.strict)
-    server = _Server(create_app(exchange, _rules(options), traffic))
+    server = _Server(create_app(exchange, _rules(options), traffic, admin=options.admin))
     try:
         if await _unless(stop.asked, _preload(pool, models)):
             async with server.on(listener):

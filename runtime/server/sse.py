@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -28,12 +29,33 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 Result = TypeVar("Result")
 
 
-class ClientLeft(Exception):
-    """The client closed the connection; what it asked for has been given up."""
-
-
 def event(data: object) -> bytes:
     return b"data: " + _ENCODER.encode(data).encode() + b"\n\n"
+
+
+def named_event(data: Mapping[str, Any]) -> bytes:
+    """An event that says its type, as Anthropic's and OpenAI's newer streams have them."""
+    return b"event: " + str(data["type"]).encode() + b"\n" + event(data)
+
+
+def line(data: object) -> bytes:
+    """A line of JSON, as Ollama's streams have them."""
+    return _ENCODER.encode(data).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a dialect streams. ``failure``: what is sent of an error. Without ``keep_alive`` silence stays silent."""
+
+    encode: Callable[[Any], bytes] = event
+    failure: Callable[[IngleError], Mapping[str, Any]] = payload
+    done: bytes = DONE
+    keep_alive: bytes = KEEP_ALIVE
+    media_type: str = "text/event-stream"
+
+
+class ClientLeft(Exception):
+    """The client closed the connection; what it asked for has been given up."""
 
 
 async def attended(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -74,11 +96,15 @@ class EventStream(Response):
     is an ``{"error": ...}`` event, and no ``[DONE]`` follows it.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
-        self, events: AsyncIterable[object], close: Callable[[], None], headers: Mapping[str, str] | None = None
+        self,
+        events: AsyncIterable[object],
+        close: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
+        framing: Framing | None = None,
     ) -> None:
+        self._framing = framing or Framing()
+        self.media_type = self._framing.media_type
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._events = events
@@ -98,12 +124,13 @@ class EventStream(Response):
         pulse = asyncio.create_task(self._keep_alive(send))
         try:
             async for item in self._events:
-                data = event(item)
+                data = self._framing.encode(item)
                 if self._num_sent and not self._turn.locked() and pieces(data):
                     self._num_sent += 1
                 else:
                     await self._send(send, data)
-            await self._send(send, DONE)
+            if self._framing.done or not self._num_sent:
+                await self._send(send, self._framing.done)
         except IngleError as error:
             await self._fail(send, error)
         except ClientLeft:
@@ -117,12 +144,12 @@ class EventStream(Response):
 
     async def _keep_alive(self, send: Send) -> None:
         """A comment whenever nothing else was sent for a while. Looks twice per interval rather than at each chunk."""
-        while True:
+        while self._framing.keep_alive:
             seen = self._num_sent
             await asyncio.sleep(KEEP_ALIVE_S / 2)
             if seen == self._num_sent:
                 with contextlib.suppress(ClientLeft):  # the sender of the next chunk will find out as well
-                    await self._send(send, KEEP_ALIVE)
+                    await self._send(send, self._framing.keep_alive)
 
     async def _send(self, send: Send, data: bytes) -> None:
         """A client that takes nothing for a minute is treated like one that left."""
@@ -138,4 +165,4 @@ class EventStream(Response):
     async def _fail(self, send: Send, error: IngleError, cause: Exception | None = None) -> None:
         if not self._num_sent:
             raise error from cause
-        await self._send(send, event(payload(error)))
+        await self._send(send, self._framing.encode(self._framing.failure(error)))

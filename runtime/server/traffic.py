@@ -62,7 +62,7 @@ class Doors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         objection = self.traffic.objection(scope["path"])
-        app = self.app if objection is None else response(objection)
+        app = self.app if objection is None else response(objection, scope["path"])
         status, noting = _noting(send)
         began = time.perf_counter()
         self.traffic.enter()
@@ -72,7 +72,7 @@ class Doors:
             log.exception("%r %r failed", scope["method"], scope["path"])
             if status() != CLIENT_LEFT:
                 raise
-            await response(internal())(scope, receive, noting)
+            await response(internal(), scope["path"])(scope, receive, noting)
         finally:
             self.traffic.leave()
             self._record(scope, status(), time.perf_counter() - began)

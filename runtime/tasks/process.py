@@ -78,7 +78,7 @@ class TaskProcess:
             f"{self.info.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}", param="model"
         )
 
-    generate = chat
+    generate = render = count = tokenize = detokenize = chat
 
     def adapted(self, *names: str) -> TaskProcess:
         """Itself: it takes no adapters."""

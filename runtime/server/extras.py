@@ -1,0 +1,78 @@
+"""The local extras: a model's own tokens and prompts. Fields as in llama.cpp's server; ``prompt`` as in vLLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from ...convert.errors import BadRequest
+from ..chat.toolbox import checked
+from .errors import UnknownParameter, of_validation
+from .openai_chat import ChatRequest, Message, tool_choice_of
+from .openai_fields import Part
+from .pool import Servable
+
+MOST_TOKENS = 1 << 20
+
+Parsed = TypeVar("Parsed", bound="Extra")
+
+
+class Extra(Part):
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+
+    @classmethod
+    def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
+        """Raise :class:`BadRequest` that names the field, or return the request."""
+        try:
+            return cls.model_validate(dict(body))
+        except ValidationError as error:
+            raise of_validation(error) from error
+
+    def ignored(self, strict: bool) -> list[str]:
+        names = list(self.unknown())
+        if strict and names:
+            raise UnknownParameter(f"{names[0]} is not a field of this request", param=names[0])
+        return names
+
+
+class TokenizeRequest(Extra):
+    content: str | None = None
+    prompt: str | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+
+    def answer(self, model: Servable) -> dict[str, Any]:
+        text = self.content if self.content is not None else self.prompt
+        if text is None:
+            raise BadRequest("content is missing", param="content")
+        tokens = model.tokenize(text, add_special=bool(self.add_special), parse_special=self.parse_special is not False)
+        shown = [self._shown(model, token) for token in tokens] if self.with_pieces else tokens
+        return {"tokens": shown, "count": len(tokens), "max_model_len": model.info.context_length}
+
+    def _shown(self, model: Servable, token: int) -> dict[str, Any]:
+        return {"id": token, "piece": model.detokenize([token], special=True)}
+
+
+class DetokenizeRequest(Extra):
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_TOKENS)]
+
+    def answer(self, model: Servable) -> dict[str, Any]:
+        text = model.detokenize(self.tokens, special=True)
+        return {"content": text, "prompt": text}
+
+
+class ApplyTemplateRequest(Extra):
+    """The prompt that a chat would be."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def answer(self, model: Servable) -> dict[str, Any]:
+        asked = ChatRequest.parse(self.model_dump(exclude_none=True))
+        checked(asked.tools, tool_choice_of(asked.tool_choice))
+        return {"prompt": asked.chat(model.info).render(model)}

@@ -1,0 +1,91 @@
+"""The routes below ``/api/``: Ollama's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ..request import Usage
+from .body import read_json
+from .exchange import Exchange
+from .ollama_chat import ChatRequest, GenerateRequest
+from .ollama_embed import EmbedRequest, OldEmbedRequest
+from .ollama_fields import FRAMING, figures, now
+from .ollama_models import NameRequest, allow, last_of, pulled, running, show, tags, version
+from .sse import EventStream
+from .tasking import Tasking
+
+
+def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: bool) -> None:
+    """Add them to ``app``. ``admin``: clients may fetch and delete models."""
+    pool = exchange.pool
+
+    @app.get("/api/version")
+    async def api_version() -> Response:
+        return JSONResponse(version())
+
+    @app.get("/api/tags")
+    async def api_tags() -> Response:
+        return JSONResponse(tags(await pool.installed(), pool.loaded()))
+
+    @app.get("/api/ps")
+    async def api_ps() -> Response:
+        return JSONResponse(running(await pool.installed(), pool.loaded(), pool.expiry()))
+
+    @app.post("/api/show")
+    async def api_show(request: Request) -> Response:
+        installed = await pool.find(NameRequest.parse(await read_json(request)).model)
+        return JSONResponse(await asyncio.to_thread(show, installed))
+
+    @app.post("/api/chat")
+    async def api_chat(request: Request) -> Response:
+        return await exchange.respond(request, ChatRequest)
+
+    @app.post("/api/generate")
+    async def api_generate(request: Request) -> Response:
+        body = await read_json(request)
+        asked = GenerateRequest.parse(body)
+        return await (_load(exchange, asked) if asked.only_loads else exchange.respond(request, GenerateRequest, body))
+
+    @app.post("/api/embed")
+    async def api_embed(request: Request) -> Response:
+        return await tasking.respond(request, EmbedRequest)
+
+    @app.post("/api/embeddings")
+    async def api_embeddings(request: Request) -> Response:
+        return await tasking.respond(request, OldEmbedRequest)
+
+    @app.post("/api/pull")
+    async def api_pull(request: Request) -> Response:
+        asked = NameRequest.parse(await read_json(request))
+        allow(admin)
+        events = pulled(pool.catalog, asked.model)
+        if asked.stream is False:
+            return JSONResponse(await last_of(events))
+        return EventStream(events, _nothing, framing=FRAMING)
+
+    @app.delete("/api/delete")
+    async def api_delete(request: Request) -> Response:
+        asked = NameRequest.parse(await read_json(request))
+        allow(admin)
+        await pool.forget(asked.model)
+        return PlainTextResponse("")
+
+
+async def _load(exchange: Exchange, asked: GenerateRequest) -> Response:
+    """No prompt: the model is loaded, or given up when it is to be kept for no time at all."""
+    ending = "unload" if asked.keep_alive_s == 0 else "load"
+    installed = await exchange.pool.find(asked.model)
+    if ending == "load":
+        (await exchange.pool.lease(installed.name)).release()
+    if asked.keep_alive_s is not None:
+        exchange.pool.keep(installed.place, asked.keep_alive_s)
+    answer: dict[str, Any] = {"model": installed.name, "created_at": now(), "response": ""}
+    return JSONResponse(answer | figures(Usage(), ending))
+
+
+def _nothing() -> None:
+    """A pull goes on without its listener."""
