@@ -32,7 +32,7 @@ LAYERS = (
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"
 SERVER_MAY_IMPORT = {"model", "options", "request", "store", "engine.stream", "tasks.model", "tasks.process"}
 NEEDED_BY_OTHERS = {"protobuf"}
-NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py")
+NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py", "runtime/engine/pace.py")
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
 MOST_LINES = 400
 
