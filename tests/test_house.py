@@ -42,7 +42,7 @@ SERVER_MAY_IMPORT = {
     "tasks.process",
 }
 NEEDED_BY_OTHERS = {"protobuf"}
-NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py")
+NO_THIRD_PARTY = ("runtime/engine/scheduler.py", "runtime/engine/prefix_cache.py", "runtime/engine/pace.py")
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
 MOST_LINES = 400
 

@@ -88,6 +88,12 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
     _load("parallel", SEQUENCES, "Requests that decode at the same time."),
     _load("max_queue", click.IntRange(min=0), "Requests that may wait; one more is refused."),
     _load("prefill_chunk", POSITIVE, "Most prompt tokens read in one step."),
+    _load(
+        "itl_target_s",
+        click.FloatRange(0, 3600),
+        "Seconds that a stream may wait for a token; 0 is off.",
+        "--itl-target",
+    ),
     _option("threads", THREADS, "CPU threads of a decode step. [default: physical cores]"),
     _option("threads_prefill", THREADS, "CPU threads while a prompt is read. [default: physical cores]"),
     _load("gpu_layers", click.IntRange(min=-1), "Layers to offload to a GPU; -1 is all."),

@@ -23,6 +23,7 @@ from . import sampling
 from .choice import Choice, Flight
 from .detokenizer import Detokenizer
 from .info import context_options, core_groups, limits
+from .pace import Pace
 from .scheduler import Row, Scheduler, Sequence, Span
 from .stream import Accepted, Finished
 
@@ -46,7 +47,7 @@ class Loop:
         rows_together = projector.rows_together if projector else 0
         self._context = Context(model, context_options(info, options, rows_together))
         shares = options.prefix_cache and model.can_share_prefix
-        self._scheduler = Scheduler(limits(info, options), self._context, share=shares)
+        self._scheduler = Scheduler(limits(info, options), self._context, shares, Pace(options.itl_target_s))
         self._end_tokens = frozenset(info.eog_tokens)
         self._end_indices = np.array(info.eog_tokens, np.int64)
         self._groups: dict[tuple[str, ...], int] = {(): 0}
@@ -140,7 +141,8 @@ class Loop:
         except (Aborted, EngineError) as error:
             self._give_up(rows, error)
             return
-        self._count_step(len(rows), len(rows), began)
+        seconds = self._count_step(len(rows), len(rows), began)
+        self._scheduler.pace.observe(len(rows), 0, seconds)
         self._scheduler.advance(rows)
         for index, (choice, logits) in enumerate(zip(self._growing, self._context.all_logits(len(rows)), strict=True)):
             self._grow(choice, index, logits)
@@ -197,7 +199,10 @@ class Loop:
             self._give_up(rows, error)
             return None
         self._close_step()
-        self._count_step(sum(row.count for row in rows), len(outputs), began)
+        evaluated, decoding = sum(row.count for row in rows), sum(row.sequence.decoding for row in rows)
+        seconds = self._count_step(evaluated, len(outputs), began)
+        if rows[0].sequence.span is None:
+            self._scheduler.pace.observe(decoding, evaluated - decoding, seconds)
         self._threads.settle()
         return outputs
 
@@ -211,13 +216,14 @@ class Loop:
                 self._land(self._choices[row.sequence].flight, error)
         self._repair(rows)
 
-    def _count_step(self, evaluated: int, generated: int, began: tuple[float, float]) -> None:
+    def _count_step(self, evaluated: int, generated: int, began: tuple[float, float]) -> float:
         counts, (wall, cpu) = self._counts, _clocks()
         counts["steps"] += 1
         counts["evaluated_tokens"] += evaluated
         counts["generated_tokens"] += generated
         counts["busy_s"] += wall - began[0]
         counts["kernel_cpu_s"] += cpu - began[1]
+        return wall - began[0]
 
     def _compute(self, rows: list[Row]) -> dict[int, int]:
         picture = rows[0].sequence.span

@@ -3,7 +3,7 @@
 There is no prefill phase and no decode phase. A sequence knows some tokens and has computed some of them; each step
 lets the computed count catch up. A sequence one token behind is decoding, one further behind is reading its prompt,
 and the first thing a step does is to serve everybody who is decoding. What is left of the step's budget goes to the
-prompts, so a long one never holds a running answer up for more than one chunk.
+prompts, so a long one never holds a running answer up for more than one chunk, which `pace.py` keeps short.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
+from .pace import Pace
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
 from .turns import Turns
@@ -133,6 +134,7 @@ class Scheduler:
     limits: Limits
     memory: Memory
     share: bool = True
+    pace: Pace = field(default_factory=lambda: Pace(0.0))
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
     preempted: int = 0
@@ -183,7 +185,8 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
-        return rows + self._prompt_rows(group, min(self.limits.rows - len(rows), free_cells - len(rows)))
+        most = min(self.limits.rows, free_cells) - len(rows)
+        return rows + self._prompt_rows(group, self.pace.prompt_rows(len(rows), most))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
         """The rows of a picture, for which the others wait; but between two of them, those who decode get a step."""

@@ -109,6 +109,7 @@ def validate(options: LoadOptions) -> None:
         ("parallel", 1, MAX_PARALLEL),
         ("max_queue", 0, 2**31),
         ("prefill_chunk", 1, 2**16),
+        ("itl_target_s", 0, 3600),
         ("threads", 1, MAX_THREADS),
         ("threads_prefill", 1, MAX_THREADS),
     ):

@@ -1,0 +1,72 @@
+"""Chunks of prompts that keep a promise to the running streams, on a machine that is only arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ingle.runtime.engine.pace import GRAIN, Pace
+from ingle.runtime.engine.scheduler import Limits, Scheduler, Sequence
+from test_runtime_scheduler import FakeMemory, compute
+
+MOST = 256
+
+
+def learned(target_s: float, lone_s: float, row_s: float) -> Pace:
+    pace = Pace(target_s)
+    for _ in range(20):
+        pace.observe(1, 0, lone_s)
+        pace.observe(1, 64, lone_s + 64 * row_s)
+    return pace
+
+
+@given(st.floats(0.02, 2), st.floats(0.001, 0.2), st.floats(1e-5, 0.05))
+def test_a_step_lasts_no_longer_than_was_promised(target_s: float, lone_s: float, row_s: float) -> None:
+    rows = learned(target_s, lone_s, row_s).prompt_rows(1, MOST)
+    assert GRAIN <= rows <= MOST
+    assert rows == GRAIN or lone_s + rows * row_s <= target_s * 1.001
+    larger = rows + GRAIN
+    assert larger > MOST or lone_s + larger * row_s > target_s * 0.999, "it could have carried more"
+
+
+def test_nobody_waits_or_nothing_is_known_or_nothing_is_promised() -> None:
+    assert learned(0.01, 0.01, 0.01).prompt_rows(0, MOST) == MOST
+    assert learned(0.0, 0.01, 0.01).prompt_rows(1, MOST) == MOST
+    assert Pace(0.01).prompt_rows(1, MOST) == MOST
+    assert learned(0.01, 0.01, 0.01).prompt_rows(1, 5) == 5
+
+
+def test_it_follows_a_machine_that_slows_down() -> None:
+    pace = learned(0.2, 0.01, 0.001)
+    before = pace.prompt_rows(1, MOST)
+    for _ in range(30):
+        pace.observe(1, before, 0.01 + before * 0.004)
+    assert (before, pace.prompt_rows(1, MOST)) == (176, 32)
+
+
+def test_small_steps_teach_nothing_about_rows() -> None:
+    pace = learned(0.2, 0.01, 0.001)
+    pace.observe(1, GRAIN - 1, 5.0)
+    assert pace.row_s == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("target_s", "longest_s"), [(0.1, 0.1), (0.05, 0.05), (0.0, 0.01 + 255 * 0.001)])
+def test_a_running_stream_waits_as_long_as_was_promised_while_a_long_prompt_is_read(
+    target_s: float, longest_s: float
+) -> None:
+    memory, pace = FakeMemory(8000), learned(target_s, 0.01, 0.001)
+    scheduler = Scheduler(Limits(8000, 6, 4, MOST), memory, pace=pace)
+    talker, long = Sequence([1, 2], 2), Sequence(list(range(10, 4010)), 4000)
+    scheduler.add(talker)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(long)
+    waits = []
+    while long.computed < 4000:
+        rows = scheduler.schedule()
+        assert rows[0].sequence is talker, "the stream has a row in every step"
+        prompt_rows = sum(row.count for row in rows[1:])
+        waits.append(0.01 + prompt_rows * 0.001)
+        pace.observe(1, prompt_rows, waits[-1])
+        compute(scheduler, memory, rows)
+    assert max(waits) == pytest.approx(longest_s, abs=GRAIN * 0.001)
+    assert max(waits) <= longest_s + 1e-9
