@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "quantize": "Make a GGUF file smaller.",
         "task": "Classify, tag, answer, embed, rerank ...",
         "doctor": "Say what this machine offers, and how a model is computed on it.",
+        "measure": "Say how well models predict a text.",
     }
 )
 """Name and one-line help of each command. ``run`` is ``run_command`` in the module ``run``, and so on."""

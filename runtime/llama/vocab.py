@@ -72,6 +72,11 @@ class Vocab:
         """Whether the file holds a tokenizer.json, which then tokenizes."""
         return self._embedded is not None
 
+    @property
+    def bos(self) -> int | None:
+        """The token that the tokenizer puts before every text; None where it puts none."""
+        return int(self._lib.llama_vocab_bos(self._handle)) if self._lib.llama_vocab_get_add_bos(self._handle) else None
+
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; with the tokenizer's BOS/EOS if ``add_special``. As the tokenizer.json in the file has
         them, if there is one; else as llama.cpp has them, of the text that :func:`prepare` makes.

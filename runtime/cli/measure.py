@@ -1,0 +1,119 @@
+"""``ingle measure``: how well models predict a text, and what a quantization lost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .display import emit_fields, emit_json, emit_table, human_size, note, progress_bar
+from .options import THREADS
+
+if TYPE_CHECKING:
+    from ...convert.progress import Progress
+    from ..measure.measurement import Measured, Measurement
+
+ON = click.Path(path_type=Path)
+
+
+@click.command("measure", short_help="Say how well models predict a text, and what a quantization lost.")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--against", metavar="BASE", help="Compare each MODEL with this one, which was not quantized.")
+@click.option("--on", type=ON, required=True, help="A text, or a .jsonl file of prompts or chats.")
+@click.option("--ctx", type=click.IntRange(2), help="Tokens of a chunk [default: 512], or the most of a record.")
+@click.option("--chunks", type=click.IntRange(1), help="Use only the first so many chunks or records.")
+@click.option("--threads", type=THREADS, help="CPU threads. [default: physical cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def measure_command(
+    models: tuple[str, ...],
+    against: str | None,
+    on: Path,
+    ctx: int | None,
+    chunks: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure each MODEL on a text: perplexity, and with --against the distance from BASE.
+
+    A text is read in chunks as llama-perplexity reads it, and the second half of each is scored; the figures are the
+    same. Of a .jsonl file each line is a passage of its own: {"messages": [...]}, {"prompt": "..."} or
+    {"text": "..."}. BASE and all models run side by side, so nothing large is kept; interrupted, the same command goes
+    on where it was.
+    """
+    from ..measure.measurement import measure
+    from ..measure.wish import Wish
+
+    with progress_bar() as progress:
+        paths = [_path(name, progress) for name in models]
+        base = _path(against, progress) if against else None
+        wish = Wish(on, ctx, chunks, threads)
+        found = measure(paths, wish, against=base, progress=progress)
+    if as_json:
+        emit_json(_record(found))
+        return
+    if len(found.models) == 1:
+        emit_fields(_fields(found.models[0]))
+    else:
+        _print_table(found)
+    note(_what_was_read(found))
+
+
+def _path(name: str, progress: Progress) -> Path:
+    from ..store.build import obtain
+    from ..store.store import Store
+
+    return obtain(name, Store(), progress=progress).path
+
+
+def _what_was_read(found: Measurement) -> str:
+    left = f"; {found.left_over:,} tokens behind the last whole chunk took no part" if found.left_over else ""
+    return (
+        f"{found.predictions:,} of {found.tokens:,} tokens scored, in {found.passages:,} passages of {found.on}{left}"
+    )
+
+
+def _fields(model: Measured) -> dict[str, str]:
+    lines = {
+        "model": f"{model.path}",
+        "size": f"{human_size(model.size_bytes)}, {model.bits_per_weight:.2f} bits per weight",
+        "speed": f"{model.tokens_per_second:,.0f} tokens/s read" if model.tokens_per_second else "",
+        "perplexity": f"{model.perplexity.value:.4f} ± {model.perplexity.error:.4f}",
+    }
+    if far := model.distance:
+        lines |= {
+            "base": f"{far.base_perplexity.value:.4f} ± {far.base_perplexity.error:.4f}",
+            "ln ratio": f"{far.log_ratio.value:.5f} ± {far.log_ratio.error:.5f}",
+            "KL divergence": f"{far.kld.value:.5f} ± {far.kld.error:.5f} in the mean",
+            "": f"{far.kld_median:.5f} median, {far.kld_90:.5f} 90 %, {far.kld_99:.5f} 99 %, {far.kld_max:.5f} at most",
+            "same top": f"{far.same_top.value:.3%} ± {far.same_top.error:.3%}",
+            "RMS Δp": f"{far.rms_delta_p.value:.3%} ± {far.rms_delta_p.error:.3%}",
+        }
+    return {name: value for name, value in lines.items() if value}
+
+
+def _print_table(found: Measurement) -> None:
+    header = ["MODEL", "SIZE", "BITS", "PERPLEXITY"]
+    if found.base:
+        header += ["KLD", "MEDIAN", "99 %", "SAME TOP", "RMS Δp"]
+    emit_table(header, [_row(model) for model in found.models])
+
+
+def _row(model: Measured) -> list[str]:
+    row = [
+        model.path.name,
+        human_size(model.size_bytes),
+        f"{model.bits_per_weight:.2f}",
+        f"{model.perplexity.value:.4f} ± {model.perplexity.error:.4f}",
+    ]
+    if far := model.distance:
+        row += [f"{far.kld.value:.5f} ± {far.kld.error:.5f}", f"{far.kld_median:.5f}", f"{far.kld_99:.5f}"]
+        row += [f"{far.same_top.value:.2%}", f"{far.rms_delta_p.value:.2%}"]
+    return row
+
+
+def _record(found: Measurement) -> dict[str, Any]:
+    record = asdict(found)
+    models = [{**model, "path": str(model["path"])} for model in record["models"]]
+    return {**record, "on": str(found.on), "base": str(found.base) if found.base else None, "models": models}
