@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "task": "Classify, tag, answer, embed, rerank ...",
         "doctor": "Say what this machine offers, and how a model is computed on it.",
         "measure": "Say how well models predict a text.",
+        "imatrix": "Find which weights of a model matter most.",
     }
 )
 """Name and one-line help of each command. ``run`` is ``run_command`` in the module ``run``, and so on."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ON = click.Path(path_type=Path)
 
 
-@click.command("measure", short_help="Say how well models predict a text, and what a quantization lost.")
+@click.command("measure", short_help="Say how well models predict a text.")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--against", metavar="BASE", help="Compare each MODEL with this one, which was not quantized.")
 @click.option("--on", type=ON, required=True, help="A text, or a .jsonl file of prompts or chats.")
