@@ -14,6 +14,8 @@ from ..convert.errors import EngineError, IngleError, InputError
 from ..convert.files import appearing, require_space
 from ..convert.progress import Progress, silent
 from . import native
+from .choices import Choices, Override, weight_type
+from .imatrix import Imatrix
 from .plan import Fallback, Plan, plan
 from .types import TYPES, Type
 
@@ -23,7 +25,8 @@ MOST_THREADS = 512
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A finished quantization. ``bits_per_weight`` counts the whole file; ``fallbacks`` got another type than asked."""
+    """A finished quantization. ``bits_per_weight`` counts the whole file; ``fallbacks`` got another type than asked,
+    ``unweighted`` had no importance in the matrix that was given."""
 
     path: Path
     type: str
@@ -31,6 +34,7 @@ class Quantized:
     size_bytes: int
     bits_per_weight: float
     fallbacks: tuple[Fallback, ...]
+    unweighted: tuple[str, ...] = ()
 
 
 def quantize(
@@ -40,13 +44,14 @@ def quantize(
     *,
     threads: int | None = None,
     requantize: bool = False,
+    choices: Choices | None = None,
     progress: Progress = silent,
 ) -> Quantized:
     """Write ``source`` quantized to ``type`` at ``out``: the whole file or none.
 
     Raises: what :func:`plan` and :func:`execute` raise.
     """
-    return execute(plan(source, type, requantize=requantize), out, threads=threads, progress=progress)
+    return execute(plan(source, type, requantize=requantize, choices=choices), out, threads=threads, progress=progress)
 
 
 def execute(plan: Plan, out: Path, *, threads: int | None = None, progress: Progress = silent) -> Quantized:
@@ -64,7 +69,15 @@ def execute(plan: Plan, out: Path, *, threads: int | None = None, progress: Prog
     with appearing(out) as partial:
         _write(plan, partial, threads or 0, progress)
         _require_as_planned(plan, partial)
-    return Quantized(out, plan.type.name, plan.source.size_bytes, plan.size_bytes, plan.bits_per_weight, plan.fallbacks)
+    return Quantized(
+        path=out,
+        type=plan.type.name,
+        source_bytes=plan.source.size_bytes,
+        size_bytes=plan.size_bytes,
+        bits_per_weight=plan.bits_per_weight,
+        fallbacks=plan.fallbacks,
+        unweighted=plan.unweighted,
+    )
 
 
 def _require_other_file(source: Path, out: Path) -> None:
@@ -75,7 +88,7 @@ def _require_other_file(source: Path, out: Path) -> None:
 
 
 def _write(plan: Plan, partial: Path, threads: int, progress: Progress) -> None:
-    job = native.Job(str(plan.source.path), str(partial), plan.type.native_id, threads, plan.requantize)
+    job = plan.job(str(partial), threads)
     try:
         native.run(job, lambda: progress("quantize", partial.stat().st_size, plan.size_bytes))
     except IngleError:
@@ -100,4 +113,17 @@ def _require_as_planned(plan: Plan, partial: Path) -> None:
         )
 
 
-__all__ = ["TYPES", "Fallback", "Plan", "Quantized", "Type", "execute", "plan", "quantize"]
+__all__ = [
+    "TYPES",
+    "Choices",
+    "Fallback",
+    "Imatrix",
+    "Override",
+    "Plan",
+    "Quantized",
+    "Type",
+    "execute",
+    "plan",
+    "quantize",
+    "weight_type",
+]

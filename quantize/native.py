@@ -11,20 +11,26 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import IO
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
 
 from ..convert import child as child_process
 from ..convert.errors import BadGGUF, EngineCrashed
 
 POLL_S = 0.1
 LOG_LEVEL_ERROR = 4
+OVERRIDE_INT, OVERRIDE_STR = 0, 3  # llama_model_kv_override_type
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the quantizer is asked. ``dry_run`` decides each tensor's type and writes nothing; ``threads`` 0 is all."""
+    """What the quantizer is asked. ``dry_run`` decides each tensor's type and writes nothing; ``threads`` 0 is all.
+
+    imatrix: the path of an importance matrix. overrides: (regular expression, element type id), the first that fits
+    counts. output_type, embedding_type: element type ids, -1 is llama.cpp's choice. notes: metadata to add.
+    """
 
     source: str
     out: str
@@ -32,6 +38,12 @@ class Job:
     threads: int = 0
     requantize: bool = False
     dry_run: bool = False
+    imatrix: str = ""
+    overrides: Sequence[tuple[str, int]] = ()
+    output_type: int = -1
+    embedding_type: int = -1
+    pure: bool = False
+    notes: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +152,53 @@ def _quantize(job: Job) -> Reply:
     params.nthread = job.threads or _usable_cpus()
     params.allow_requantize = job.requantize
     params.dry_run = job.dry_run
+    params.pure = job.pure
+    kept_alive = _choose(llama_cpp, params, job)
     code = llama_cpp.llama_model_quantize(os.fsencode(job.source), os.fsencode(job.out), ctypes.byref(params))
+    del kept_alive
     return Reply(code, "".join(log), "".join(errors))
+
+
+def _choose(llama_cpp: Any, params: Any, job: Job) -> Sequence[Any]:
+    """Put what was chosen into ``params``; returns what must live as long as they do."""
+    if job.output_type >= 0:
+        params.output_tensor_type = job.output_type
+    if job.embedding_type >= 0:
+        params.token_embedding_type = job.embedding_type
+    alive: list[Any] = []
+    if job.overrides:
+        pairs = [(pattern.encode(), element) for pattern, element in job.overrides]
+        kind = llama_cpp.llama_model_tensor_override
+        alive.append((kind * (len(pairs) + 1))(*(kind(*pair) for pair in pairs), kind(None, 0)))
+        params.tt_overrides = alive[-1]
+    if job.imatrix:
+        alive += _importance(llama_cpp.llama_model_imatrix_data, Path(job.imatrix))
+        params.imatrix = alive[-1]
+    if job.notes:
+        alive.append(_notes(llama_cpp.llama_model_kv_override, job.notes))
+        params.kv_overrides = alive[-1]
+    return alive
+
+
+def _importance(kind: Any, path: Path) -> Sequence[Any]:
+    """The values of the matrix, and last the array of records that point to them."""
+    from .imatrix import read
+
+    values = {name: entry.weights for name, entry in read(path).entries.items()}
+    pointer = ctypes.POINTER(ctypes.c_float)
+    records = [kind(name.encode(), array.ctypes.data_as(pointer), array.size) for name, array in values.items()]
+    return [*values.values(), (kind * (len(records) + 1))(*records, kind(None, None, 0))]
+
+
+def _notes(kind: Any, notes: Mapping[str, str | int]) -> Any:
+    records = (kind * (len(notes) + 1))()  # the last one has no key: the end
+    for record, (key, value) in zip(records, notes.items(), strict=False):
+        record.key = key.encode()
+        if isinstance(value, str):
+            record.tag, record.value.val_str = OVERRIDE_STR, value.encode()
+        else:
+            record.tag, record.value.val_i64 = OVERRIDE_INT, value
+    return records
 
 
 def _usable_cpus() -> int:

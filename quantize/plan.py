@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..convert import gguf
@@ -13,6 +13,7 @@ from ..convert.errors import EngineError, InputError
 from ..convert.ggml import TYPES as TENSOR_TYPES
 from ..convert.ggml import GGMLType
 from . import native, types
+from .choices import Choices, require_effect, require_importance
 
 PLANNED_TENSOR = re.compile(
     r"^\[ *\d+/ *\d+\] (?P<name>\S+) +- \[[^\]]*\], type = *(?P<old>\w+), size =[^(\n]*(?:\((?P<new>\w+)\))?$",
@@ -32,7 +33,10 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The outcome of quantizing ``source`` to ``type``: each tensor's type, and the exact size of the file."""
+    """The outcome of quantizing ``source`` to ``type``: each tensor's type, and the exact size of the file.
+
+    unweighted: weights that are quantized without importance, although there is an importance matrix.
+    """
 
     source: gguf.GGUF
     type: types.Type
@@ -40,6 +44,12 @@ class Plan:
     tensors: Mapping[str, GGMLType]
     size_bytes: int
     fallbacks: tuple[Fallback, ...]
+    choices: Choices
+    unweighted: tuple[str, ...] = ()
+
+    def job(self, out: str, threads: int) -> native.Job:
+        """What to ask llama.cpp for."""
+        return _job(self.source.path, out, self.type, self.choices, threads=threads, requantize=self.requantize)
 
     @property
     def bits_per_weight(self) -> float:
@@ -47,27 +57,52 @@ class Plan:
         return 8 * self.size_bytes / sum(math.prod(info.shape) for info in self.source.tensors.values())
 
 
-def plan(source: Path, type_name: str, *, requantize: bool = False) -> Plan:
+def plan(source: Path, type_name: str, *, requantize: bool = False, choices: Choices | None = None) -> Plan:
     """Check ``source`` and plan its quantization. No weight is read, nothing is written.
 
     Raises:
         UnknownType: no such type. BadGGUF: the source is broken, or llama.cpp refuses it.
-        InputError: the type needs an importance matrix; the source is already quantized and ``requantize`` is
-            False; the source is one part of several, or laid out in a way that llama.cpp cannot rewrite.
+        InputError: the type needs an importance matrix, or the one given is of another model; a choice changes
+            nothing; the source is already quantized and ``requantize`` is False; it is one part of several, or laid
+            out in a way that llama.cpp cannot rewrite.
     """
-    kind = types.require_usable(type_name)
+    chosen = choices or Choices()
+    kind = types.find(type_name) if chosen.imatrix else types.require_usable(type_name)
     file = gguf.read(source)
     _require_quantizable(file)
     if not requantize:
         _require_unquantized(file)
-    job = native.Job(str(source), "", kind.native_id, requantize=requantize, dry_run=True)
-    tensors = planned_types(native.run(job))
+    job = _job(source, "", kind, chosen, requantize=requantize)
+    tensors = planned_types(native.run(replace(job, dry_run=True)))
     if tensors.keys() != file.tensors.keys():
         raise EngineError(
             f"the installed llama.cpp planned {len(tensors)} of the {len(file.tensors)} tensors of {source}",
             hint="its reports are worded in an unknown way; install the llama-cpp-python that ingle was tested with",
         )
-    return Plan(file, kind, requantize, tensors, _size(file, kind, tensors), _fallbacks(file, kind, tensors))
+    require_effect(chosen, file, tensors)
+    unweighted = require_importance(chosen, file, tensors, strict_q2_k=kind.name == "Q2_K_S")
+    size_bytes = _size(file, kind, tensors, chosen)
+    return Plan(
+        file, kind, requantize, tensors, size_bytes, _fallbacks(file, kind, tensors, chosen), chosen, unweighted
+    )
+
+
+def _job(
+    source: Path, out: str, kind: types.Type, chosen: Choices, *, threads: int = 0, requantize: bool = False
+) -> native.Job:
+    return native.Job(
+        source=str(source),
+        out=out,
+        native_id=kind.native_id,
+        threads=threads,
+        requantize=requantize,
+        imatrix=str(chosen.imatrix.path) if chosen.imatrix else "",
+        overrides=[(override.pattern, override.type.id) for override in chosen.overrides],
+        output_type=chosen.output.id if chosen.output else -1,
+        embedding_type=chosen.embedding.id if chosen.embedding else -1,
+        pure=chosen.pure,
+        notes=chosen.notes,
+    )
 
 
 def planned_types(log: str) -> dict[str, GGMLType]:
@@ -102,8 +137,9 @@ def _require_unquantized(file: gguf.GGUF) -> None:
         )
 
 
-def _size(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType]) -> int:
-    metadata = {**file.metadata, "general.quantization_version": 2, "general.file_type": kind.native_id}
+def _size(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType], chosen: Choices) -> int:
+    own = {"general.quantization_version": 2, "general.file_type": kind.native_id}
+    metadata = {**file.metadata, **own, **chosen.notes}
     plans = [
         gguf.TensorPlan(info.name, _trimmed(info.shape), tensors[info.name], tuple) for info in file.tensors.values()
     ]
@@ -117,9 +153,11 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[first:]
 
 
-def _fallbacks(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType]) -> tuple[Fallback, ...]:
+def _fallbacks(
+    file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType], chosen: Choices
+) -> tuple[Fallback, ...]:
     return tuple(
         Fallback(info.name, info.shape[-1], tensors[info.name].name)
         for info in file.tensors.values()
-        if tensors[info.name] is not info.type and info.shape[-1] % kind.tensor_type.block
+        if tensors[info.name] is not info.type and info.shape[-1] % chosen.asked(info.name, kind.tensor_type).block
     )

@@ -125,8 +125,9 @@ def require_usable(name: str) -> Type:
     kind = find(name)
     if kind.needs_imatrix:
         raise InputError(
-            f"{kind.name} needs an importance matrix, which this version of ingle can neither make nor read",
-            hint="choose a type that needs none: Q2_K, IQ3_S or Q3_K_M among the small ones",
+            f"{kind.name} needs an importance matrix",
+            hint="make one (ingle imatrix MODEL --on TEXT) and give it with --imatrix, or choose a type that needs "
+            "none: Q2_K, IQ3_S or Q3_K_M among the small ones",
             param="type",
         )
     return kind

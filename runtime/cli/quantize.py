@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from .display import emit_json, emit_table, human_size, note, progress_bar
 from .options import THREADS
 
 if TYPE_CHECKING:
-    from ...quantize import Plan, Quantized
+    from ...quantize import Choices, Plan, Quantized
 
 DEFAULT_TYPE = "Q4_K_M"
+AUTO = "auto"
 
 
 @click.command("quantize", short_help="Make a GGUF file smaller.")
@@ -28,6 +29,18 @@ DEFAULT_TYPE = "Q4_K_M"
 )
 @click.option("-t", "--type", "type_name", default=DEFAULT_TYPE, show_default=True, help="Quantization type.")
 @click.option("--types", "list_types", is_flag=True, help="List the types, and what to expect of each.")
+@click.option("--imatrix", metavar="FILE|auto", help="Importance matrix; auto collects one on the text of --on.")
+@click.option("--on", type=click.Path(path_type=Path), help="What --imatrix auto reads: a text, or .jsonl of prompts.")
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    metavar="REGEX=TYPE",
+    multiple=True,
+    help="Type of the weights named so; repeatable.",
+)
+@click.option("--output-type", metavar="TYPE", help="Type of the output matrix.")
+@click.option("--embedding-type", metavar="TYPE", help="Type of the token embedding.")
+@click.option("--pure", is_flag=True, help="Give no weight more bits than TYPE says.")
 @click.option("--threads", type=THREADS, help="CPU threads. [default: all]")
 @click.option("--requantize", is_flag=True, help="Accept a source that is quantized already, and the double loss.")
 @click.option("--dry-run", is_flag=True, help="Print the size of the outcome; write nothing.")
@@ -37,6 +50,12 @@ def quantize_command(
     out: Path | None,
     type_name: str,
     list_types: bool,
+    imatrix: str | None,
+    on: Path | None,
+    tensor_types: tuple[str, ...],
+    output_type: str | None,
+    embedding_type: str | None,
+    pure: bool,
     threads: int | None,
     requantize: bool,
     dry_run: bool,
@@ -44,29 +63,63 @@ def quantize_command(
 ) -> None:
     """Quantize SOURCE: a GGUF file, a checkpoint folder or a hub id.
 
-    A checkpoint is converted and proven first; the file in between is removed.
+    A checkpoint is converted and proven first; the file in between is removed. Types and bytes are those of
+    llama-quantize. With an importance matrix (see `ingle imatrix`) weights of large inputs are kept more exact, and
+    the smallest types become possible.
     """
-    from ...quantize import plan, types
+    from ...quantize import Choices, Override, plan, types, weight_type
 
     if list_types:
         _print_types(as_json)
         return
     if source is None:
         raise click.UsageError("name a SOURCE to quantize, or ask for --types")
-    kind = types.require_usable(type_name)
+    if (imatrix == AUTO) != (on is not None):
+        raise click.UsageError("--imatrix auto and --on TEXT belong together")
+    kind = types.find(type_name) if imatrix else types.require_usable(type_name)
+    choices = Choices(
+        overrides=tuple(map(Override.parse, tensor_types)),
+        output=weight_type(output_type) if output_type else None,
+        embedding=weight_type(embedding_type) if embedding_type else None,
+        pure=pure,
+    )
+    importance = Importance(imatrix, on, threads)
     if not _is_gguf(source):
         if dry_run:
             raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
-        done = _quantize_checkpoint(
-            source, out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf"), kind.name, threads
-        )
-        _print_done(done, as_json)
+        target = out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf")
+        _print_done(_quantize_checkpoint(source, target, kind.name, choices, importance), as_json)
         return
-    planned = plan(Path(source), kind.name, requantize=requantize)
+    chosen = importance.added(choices, Path(source))
+    planned = plan(Path(source), kind.name, requantize=requantize, choices=chosen)
     if dry_run:
         _print_plan(planned, as_json)
         return
     _print_done(_execute(planned, out or default_out(Path(source), kind.name), threads), as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Where the importance matrix comes from: a file, a text to collect it on, or nowhere."""
+
+    file: str | None
+    on: Path | None
+    threads: int | None
+
+    def added(self, choices: Choices, model: Path) -> Choices:
+        """``choices`` with the matrix for ``model``, collected first if it must be."""
+        if self.file is None:
+            return choices
+        from ...quantize import Imatrix
+
+        return replace(choices, imatrix=Imatrix.load(self._collected(model, self.on) if self.on else Path(self.file)))
+
+    def _collected(self, model: Path, on: Path) -> Path:
+        from ..measure.activations import kept
+        from ..measure.wish import Wish
+
+        with progress_bar() as progress:
+            return kept(model, Wish(on, threads=self.threads), progress)
 
 
 def default_out(source: Path, type_name: str) -> Path:
@@ -82,7 +135,7 @@ def _is_gguf(source: str) -> bool:
     return source.lower().endswith(".gguf") or Path(source).is_file()
 
 
-def _quantize_checkpoint(source: str, out: Path, type_name: str, threads: int | None) -> Quantized:
+def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choices, importance: Importance) -> Quantized:
     """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work. A vision part stays
     as it is, and gets its place beside ``out``."""
     from ...quantize import plan
@@ -94,7 +147,8 @@ def _quantize_checkpoint(source: str, out: Path, type_name: str, threads: int | 
         with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
             _require_no_part_of(checkpoint.folder, out)
             convert_and_prove(checkpoint, converted, "auto", progress)
-        done = _execute(plan(converted, type_name), out, threads)
+        planned = plan(converted, type_name, choices=importance.added(choices, converted))
+        done = _execute(planned, out, importance.threads)
         if vision.exists():
             note(f"vision part: {vision.replace(projector_beside(out))}")
         return done
@@ -123,6 +177,7 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
     size = _size(planned.size_bytes, planned.bits_per_weight)
     click.echo(f"{planned.type.name}  {size}, from {human_size(planned.source.size_bytes)}")
     _note_fallbacks(len(planned.fallbacks), planned.type.name)
+    _note_unweighted(planned.unweighted)
 
 
 def _plan_fields(planned: Plan) -> Mapping[str, Any]:
@@ -133,6 +188,7 @@ def _plan_fields(planned: Plan) -> Mapping[str, Any]:
         "bits_per_weight": planned.bits_per_weight,
         "tensors": {name: element.name for name, element in planned.tensors.items()},
         "fallbacks": [asdict(fallback) for fallback in planned.fallbacks],
+        "unweighted": list(planned.unweighted),
     }
 
 
@@ -142,6 +198,7 @@ def _print_done(done: Quantized, as_json: bool) -> None:
         return
     click.echo(f"{done.path}  {_size(done.size_bytes, done.bits_per_weight)}")
     _note_fallbacks(len(done.fallbacks), done.type)
+    _note_unweighted(done.unweighted)
 
 
 def _note_fallbacks(number: int, type_name: str) -> None:
@@ -149,6 +206,11 @@ def _note_fallbacks(number: int, type_name: str) -> None:
         note(
             f"{number} matrices have rows that do not divide into {type_name}'s blocks and got another type; see --json"
         )
+
+
+def _note_unweighted(names: Sequence[str]) -> None:
+    if names:
+        note(f"{len(names)} weights are not in the importance matrix and were quantized without; see --json")
 
 
 def _size(size_bytes: int, bits_per_weight: float) -> str:

@@ -61,7 +61,22 @@ def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
         "chat_template": TEMPLATE_KEY in file.metadata,
         "licence": _text(file, "general.license"),
         "proof": entry.proof or proof.of(file.metadata),
+        "importance": _importance(file),
     }
+
+
+def _importance(file: GGUF) -> dict[str, Any] | None:
+    """What the file says of the importance matrix it was quantized with; None where there was none."""
+    keys = {
+        "file": "quantize.imatrix.file",
+        "dataset": "quantize.imatrix.dataset",
+        "weights": "quantize.imatrix.entries_count",
+        "chunks": "quantize.imatrix.chunks_count",
+        "sha256": "ingle.imatrix.sha256",
+        "corpus_sha256": "ingle.imatrix.corpus_sha256",
+    }
+    found = {name: _short(file.metadata[key]) for name, key in keys.items() if key in file.metadata}
+    return found or None
 
 
 def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
@@ -79,6 +94,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{facts['vocabulary']:,} tokens" if facts["vocabulary"] else "",
         "tokenizer": f"llama.cpp's: {facts['tokenizer']}" if facts["tokenizer"] else "",
         "template": _template(facts),
+        "importance": _importance_line(facts["importance"] or {}),
         "licence": facts["licence"] or "not stated",
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
         "file": f"{entry.path} ({how(entry)})",
@@ -88,6 +104,13 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
     }
     return {key: value for key, value in lines.items() if value}
+
+
+def _importance_line(found: dict[str, Any]) -> str:
+    if not found:
+        return ""
+    line = f"{found.get('weights', '?')} weights, {found.get('chunks', '?')} chunks of {found.get('dataset', 'a text')}"
+    return line + (f", sha256 {found['sha256'][:12]}" if "sha256" in found else "")
 
 
 def _adapter(file: GGUF) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from ...convert.errors import EngineError
 from ...convert.progress import Progress, silent
+from ...quantize import imatrix
 from ...quantize.imatrix import Importance, ImportanceMatrix
 from ..llama.model import NativeModel
 from ..llama.node import Product, is_product, product
 from ..llama.scoring import ScoringContext, ScoringOptions
 from ..machine import thread_count
+from ..store import places
 from . import passage
 from .passage import Passage
 from .steps import pack, packing
@@ -38,6 +41,19 @@ def collect(model: Path, wish: Wish, progress: Progress = silent) -> ImportanceM
         gathered = Gathered()
         _read_all(native, [Passage(one.tokens, 0) for one in material.passages], wish, gathered, stack, progress)
     return ImportanceMatrix(gathered.entries(), (wish.on.name,), wish.length or passage.CHUNK, material.sha256)
+
+
+def kept(model: Path, wish: Wish, progress: Progress = silent) -> Path:
+    """The file of :func:`collect`'s matrix, in ``INGLE_HOME``: collected only where it is not there yet."""
+    status = model.stat()
+    corpus = hashlib.sha256(passage.contents(wish.on)).hexdigest()
+    facts = (str(model.resolve()), status.st_size, status.st_mtime_ns, corpus, wish.on.name, wish.length, wish.most)
+    path = places.home() / "imatrix" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.gguf"
+    if not path.exists():
+        found = collect(model, wish, progress)
+        places.create_private(path.parent)
+        imatrix.write(path, found)
+    return path
 
 
 def _read_all(

@@ -74,7 +74,7 @@ def read(path: Path, model: NativeModel, length: int | None = None, most: int | 
     trained = model.context_trained
     if length is not None and not SHORTEST <= length <= trained:
         raise InputError(f"a chunk of {length} tokens: this model reads {SHORTEST} to {trained}", param="ctx")
-    data = _bytes(path)
+    data = contents(path)
     checksum = hashlib.sha256(data).hexdigest()
     text = _decoded(path, data)
     if path.suffix.lower() == ".jsonl":
@@ -85,7 +85,8 @@ def read(path: Path, model: NativeModel, length: int | None = None, most: int | 
     return _chunked(path, text, checksum, model, length or min(CHUNK, trained), most)
 
 
-def _bytes(path: Path) -> bytes:
+def contents(path: Path) -> bytes:
+    """The bytes of a file. Raises :class:`InputError` where it cannot be read."""
     try:
         if not path.is_file():
             raise InputError(f"{path} is not a file", hint="name a text file, or a .jsonl file of prompts or chats")

@@ -175,8 +175,9 @@ def _require_buildable(type_name: str) -> str:
     kind = types.find(type_name)
     if kind.needs_imatrix:
         raise InputError(
-            f"{kind.name} needs an importance matrix, which this version of ingle cannot make",
-            hint="choose a type that needs none: ingle quantize --types",
+            f"{kind.name} needs an importance matrix, and a text to collect it on",
+            hint=f"ingle quantize MODEL -t {kind.name} --imatrix auto --on TEXT; ingle quantize --types lists types "
+            "that need none",
             param="type",
         )
     return kind.name
