@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import encoders
+import numpy as np
 import ollama
 import pytest
 from answers import EXAMPLES, HERMES, TOOLS
 from fake_model import FakeCatalog, Script
+from ingle.convert import convert
 from ingle.runtime.server.serve import ServeOptions
 from served import Served, served
 from shell import ingle
@@ -208,3 +211,22 @@ def test_a_real_model_chats_shows_itself_and_keeps_to_a_schema(real: ollama.Clie
     }
     text = real.chat("bard-f32", ASK, format=schema, options={"num_predict": 100}).message.content
     assert json.loads(text or "")["age"] in (1, 2)
+
+
+def test_embeddings_of_a_model_for_tasks(tmp_path: Path) -> None:
+    encoders.write(tmp_path / "checkpoint", encoders.recipe("bert_sentence"))
+    path = convert(tmp_path / "checkpoint", tmp_path / "sentence.gguf", "f32").path
+    with ingle("serve", path, "--port", "0", "--log-level", "warning") as process:
+        assert process.stdout is not None
+        with ollama.Client(host=process.stdout.readline().strip()) as speaker:
+            found = speaker.embed("sentence:latest", ["a", "b c"], dimensions=4)
+            one = speaker.embeddings("sentence", "a").embedding
+            with pytest.raises(ollama.ResponseError, match="token"):
+                speaker.embed("sentence", "word " * 5000)
+            with pytest.raises(ollama.ResponseError, match="does not continue texts"):
+                speaker.chat("sentence", ASK)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert [len(row) for row in found.embeddings] == [4, 4] and (found.prompt_eval_count or 0) > 2
+    short = np.array(one[:4]) / np.linalg.norm(one[:4])
+    np.testing.assert_allclose(found.embeddings[0], short, atol=1e-5)
