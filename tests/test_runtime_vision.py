@@ -208,8 +208,6 @@ def test_paths_bytes_and_data_urls_are_the_same_picture(models: Mapping[str, Mod
          "not fetched", "messages[0].content[0].image_url.url"),
         ([{"role": "user", "content": [{"type": "image", "image": b"x"}] * 17}], "at most 16",
          "messages[0].content[16].image"),
-        ([{"role": "user", "content": [*part(picture("smolvlm", "other"))[0]["content"],
-                                       {"type": "text", "text": "<image>"}]}], "2 places for 1", None),
     ],
 )  # fmt: skip
 def test_what_is_no_picture_is_refused_by_its_place(
@@ -218,6 +216,20 @@ def test_what_is_no_picture_is_refused_by_its_place(
     with pytest.raises(BadRequest, match=message) as caught:
         list(models["smolvlm"].chat(said))
     assert param is None or caught.value.param == param
+
+
+def test_the_text_of_a_mark_is_text(models: Mapping[str, Model]) -> None:
+    """It makes no place for a picture, and nothing is put around it."""
+    seen = part(picture("smolvlm", "other"))[0]["content"]
+    tokens = []
+    for text in ("", "<image>", "<image>" * 3):
+        said = [{"role": "user", "content": [*seen, {"type": "text", "text": text}]}]
+        with models["smolvlm"].chat(said, max_tokens=1) as stream:
+            stream.text()
+            tokens.append(stream.usage.prompt_tokens)
+    mark = len(models["smolvlm"].tokenize("<image>", add_special=False))
+    assert mark > 1, "as a control token it would be one"
+    assert tokens == [tokens[0], tokens[0] + mark, tokens[0] + 3 * mark]
 
 
 def test_a_model_of_text_says_so(bard_gguf: Mapping[str, Path]) -> None:

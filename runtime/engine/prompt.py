@@ -37,7 +37,7 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
             vocab.piece(token)
         return Prompt(list(request.prompt))
     if not request.images:
-        return Prompt(_tokenized(request, request.prompt, vocab, request.cuts))
+        return Prompt(_tokenized(_pieces(request), request, vocab))
     if projector is None:
         raise BadRequest(
             f"{request.images[0].where}: this model reads no pictures",
@@ -46,9 +46,8 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
         )
     before, after = projector.around
     mark = request.image_text
-    text = request.prompt.replace(mark, f"{before}{mark}{after}") if mark else request.prompt
-    cuts = _shifted(request, len(before) + len(after))
-    places = _split(_tokenized(request, text, vocab, cuts), vocab.tokenize(mark, add_special=False, parse_special=True))
+    wrapped = [piece.replace(mark, f"{before}{mark}{after}") if mark else piece for piece in _pieces(request)]
+    places = _split(_tokenized(wrapped, request, vocab), vocab.tokenize(mark, add_special=False, parse_special=True))
     if len(places) - 1 != len(request.images):
         raise BadRequest(
             f"the prompt has {len(places) - 1} places for {len(request.images)} pictures",
@@ -59,23 +58,22 @@ def read(request: Request, vocab: Vocab, projector: NativeProjector | None) -> P
     return _joined(places, pieces)
 
 
-def _tokenized(request: Request, text: str, vocab: Vocab, cuts: tuple[int, ...]) -> list[int]:
-    """The pieces between the cuts, one behind the other."""
+def _pieces(request: Request) -> list[str]:
+    """The prompt between its cuts. A cut goes through what is only the text of a mark, so that it is none."""
+    text = str(request.prompt)
+    return [text[begin:end] for begin, end in itertools.pairwise((0, *request.cuts, len(text)))]
+
+
+def _tokenized(pieces: list[str], request: Request, vocab: Vocab) -> list[int]:
     tokens: list[int] = []
-    for begin, end in itertools.pairwise((0, *cuts, len(text))):
+    for index, piece in enumerate(pieces):
         tokens += vocab.tokenize(
-            text[begin:end],
-            add_special=request.add_special and not begin,
+            piece,
+            add_special=request.add_special and index == 0,
             parse_special=request.parse_special,
-            continues=begin > 0,
+            continues=index > 0,
         )
     return tokens
-
-
-def _shifted(request: Request, growth: int) -> tuple[int, ...]:
-    """Where the cuts of a prompt are once each of its marks for pictures has grown by so many characters."""
-    mark, text = request.image_text, str(request.prompt)
-    return tuple(cut + growth * (text[:cut].count(mark) if mark else 0) for cut in request.cuts)
 
 
 def _split(tokens: list[int], mark: list[int]) -> list[list[int]]:
