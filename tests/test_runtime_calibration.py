@@ -103,6 +103,14 @@ def test_what_is_hardly_quicker_leaves_the_weights_as_llama_cpp_has_them() -> No
     assert fastest([REPACKED, hardly]) == REPACKED
 
 
+def test_flash_attention_is_left_out_only_where_it_loses_more_than_a_warm_probe_makes_it_lose() -> None:
+    def without(share: float) -> Way:
+        return Way(True, False, REPACKED_FLASH.prompt_s * share, REPACKED_FLASH.answer_s * share)
+
+    assert fastest([REPACKED_FLASH, without(0.88)]) == REPACKED_FLASH
+    assert fastest([REPACKED_FLASH, without(0.5)]) == without(0.5)
+
+
 @pytest.mark.parametrize(
     ("options", "repack", "flash_attention"),
     [
