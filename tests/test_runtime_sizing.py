@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from ingle.convert.errors import InputError
-from ingle.runtime.engine.sizing import choose, flash_attention, parked_bytes
+from ingle.runtime.cli.options import SEQUENCES
+from ingle.runtime.engine.sizing import MAX_PARALLEL, choose, flash_attention, parked_bytes, require_memory
 from ingle.runtime.options import LoadOptions
 
 GIB = 1 << 30
@@ -42,6 +43,7 @@ def test_a_window_below_the_long_rope_stays_out_of_a_cache_above_it() -> None:
     [
         LoadOptions(context_length=1),
         LoadOptions(context_length=4096, kv_cells=1000),
+        LoadOptions(context_length=99_999_999_999),
         LoadOptions(parallel=0),
         LoadOptions(parallel=1000),
         LoadOptions(threads=100_000),
@@ -52,6 +54,21 @@ def test_a_window_below_the_long_rope_stays_out_of_a_cache_above_it() -> None:
 def test_contradictions_are_refused(options: LoadOptions) -> None:
     with pytest.raises(InputError):
         choose(options, 8192, 100, GIB)
+
+
+def test_a_cache_that_memory_cannot_hold_is_refused_with_the_numbers() -> None:
+    options = LoadOptions(context_length=1_000_000)
+    with pytest.raises(InputError, match=r"1,000,192 tokens needs 100.0 GB, and 17.2 GB"):
+        require_memory(choose(options, 8192, 100_000, 16 * GIB), options, 100_000, 16 * GIB)
+    require_memory(choose(options, 8192, 10_000, 16 * GIB), options, 10_000, 16 * GIB)
+
+
+def test_the_smallest_window_that_nobody_asked_for_is_tried_in_any_memory() -> None:
+    require_memory(choose(LoadOptions(), 131_072, 1 << 20, 1 << 20), LoadOptions(), 1 << 20, 1 << 20)
+
+
+def test_the_command_takes_as_many_parallel_requests_as_the_engine() -> None:
+    assert SEQUENCES.max == MAX_PARALLEL
 
 
 @pytest.mark.parametrize(

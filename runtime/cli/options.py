@@ -24,7 +24,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 POSITIVE = click.IntRange(min=1)
 THREADS = click.IntRange(1, 512)  # as many as llama.cpp can use
-SEQUENCES = click.IntRange(1, 256)  # as many as a context of llama.cpp can hold
+SEQUENCES = click.IntRange(1, 128)  # as many as the engine serves: sizing.MAX_PARALLEL
 UNIT = click.FloatRange(0, 1)
 ANY_SIZE = click.FloatRange(min=0)
 

@@ -31,6 +31,8 @@ def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
     bytes_per_cell = kv_bytes_per_cell(model.metadata, options.kv_type)
     available_bytes = machine.available_memory_bytes()
     sizes = sizing.choose(options, model.context_trained, bytes_per_cell, available_bytes, model.long_rope_after)
+    if not model.gpu_layers:  # else the cache lies beside the layers
+        sizing.require_memory(sizes, options, bytes_per_cell, available_bytes)
     flash_attention = sizing.flash_attention(
         options,
         gpu_layers=model.gpu_layers,

@@ -16,9 +16,10 @@ POOL_CELLS = 16_384
 """Room for several short conversations where the window alone would be small."""
 
 MAX_PARKED_BYTES = 2 << 30
+CELL_STEP = 256  # llama.cpp pads the cache to this
+MAX_CELLS = 2**31 - CELL_STEP
 MAX_PARALLEL = 128
 MAX_THREADS = 512
-CELL_STEP = 256  # llama.cpp pads the cache to this
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,21 @@ def choose(
             f"a KV cache of {cells} cells cannot hold one request of {window} tokens",
             hint="raise kv_cells, or lower the context length",
         )
+    if cells > MAX_CELLS:
+        raise InputError(f"a KV cache of {cells} cells is more than llama.cpp can count: {MAX_CELLS} at most")
     return Sizes(window, -(-cells // CELL_STEP) * CELL_STEP, reason)
+
+
+def require_memory(sizes: Sizes, options: LoadOptions, bytes_per_cell: int, available_bytes: int) -> None:
+    """Raise :class:`InputError` for a cache that was asked for and cannot be: the system would end the process."""
+    asked = options.context_length is not None or options.kv_cells is not None
+    need_bytes = sizes.cells * bytes_per_cell
+    if asked and need_bytes > available_bytes:
+        raise InputError(
+            f"a KV cache of {sizes.cells:,} tokens needs {need_bytes / 1e9:,.1f} GB, "
+            f"and {available_bytes / 1e9:,.1f} GB of memory are available",
+            hint="lower the context length (--ctx) or --kv-cells, or take a smaller --kv-type such as q8_0",
+        )
 
 
 def parked_bytes(available_bytes: int) -> int:
