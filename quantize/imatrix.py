@@ -94,7 +94,8 @@ class Imatrix:
     @classmethod
     def load(cls, path: Path) -> Imatrix:
         """Raises what :func:`read` raises."""
-        return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), read(path))
+        matrix = read(path)
+        return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), matrix)
 
 
 def read(path: Path) -> ImportanceMatrix:

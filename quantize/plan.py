@@ -112,7 +112,14 @@ def planned_types(log: str) -> dict[str, GGMLType]:
 
 
 def _require_quantizable(file: gguf.GGUF) -> None:
-    if file.metadata.get("general.type") == "adapter":
+    kind = file.metadata.get("general.type")
+    if kind == "imatrix":
+        raise InputError(f"{file.path} is an importance matrix, not a model", hint="it is given with --imatrix")
+    if kind == "mmproj" or file.metadata.get("general.architecture") == "clip":
+        raise InputError(
+            f"{file.path} is the vision part of a model, which is never quantized", hint="quantize its language model"
+        )
+    if kind == "adapter":
         raise InputError(f"{file.path} is an adapter, which is small already", hint="quantize its base instead")
     parts = file.metadata.get("split.count", 1)
     if isinstance(parts, str | list) or int(parts) > 1:

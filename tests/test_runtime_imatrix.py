@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import sweeping
 from ingle.convert import convert, gguf
 from ingle.convert.errors import BadGGUF, EngineError, InputError
 from ingle.convert.ggml import TYPES
-from ingle.quantize import imatrix
+from ingle.quantize import imatrix, plan
 from ingle.quantize.imatrix import Importance, ImportanceMatrix
+from ingle.runtime.llama.model import NativeModel
 from ingle.runtime.llama.node import Product
+from ingle.runtime.llama.scoring import ScoringContext, ScoringOptions, Span
 from ingle.runtime.measure import activations
 from ingle.runtime.measure.activations import Gathered, collect
 from ingle.runtime.measure.wish import Wish
@@ -118,6 +121,67 @@ def test_files_of_something_else_are_refused(tmp_path: Path, bard_gguf: Mapping[
         gguf.write(tmp_path / name, {"general.type": "imatrix"}, plans)
         with pytest.raises(BadGGUF, match=message):
             imatrix.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"general.type": "imatrix"}, "is an importance matrix"),
+        ({"general.type": "mmproj", "general.architecture": "clip"}, "is the vision part of a model"),
+    ],
+)
+def test_what_is_no_model_is_neither_loaded_nor_quantized(
+    metadata: dict[str, gguf.Value], words: str, tmp_path: Path
+) -> None:
+    values = np.ones((32, 32), np.float32)
+    gguf.write(tmp_path / "x.gguf", metadata, [gguf.TensorPlan("w", values.shape, TYPES["F32"], lambda: [values])])
+    with pytest.raises(InputError, match=words):
+        NativeModel(tmp_path / "x.gguf")
+    with pytest.raises(InputError, match=words):
+        plan(tmp_path / "x.gguf", "Q8_0")
+    code, out, _ = finished("show", tmp_path / "x.gguf")
+    assert (code, words.removeprefix("is an ").removeprefix("is the ") in out, "template" in out) == (0, True, False)
+
+
+def test_neither_the_model_nor_the_text_is_written_over(bard_gguf: Mapping[str, Path], tmp_path: Path) -> None:
+    text, model = tmp_path / "text.txt", tmp_path / "model.gguf"
+    text.write_text("Who goes there? " * 100)
+    model.write_bytes(bard_gguf["f32"].read_bytes())
+    for target, words in ((text, "is what is read"), (model, "is what is read"), (tmp_path, "is a folder")):
+        before = target.read_bytes() if target.is_file() else b""
+        code, out, complaints = finished("imatrix", model, "--on", text, "--ctx", "64", "-o", target)
+        assert (code, out) == (2, "")
+        assert words in complaints
+        assert not before or target.read_bytes() == before
+
+
+def test_a_matrix_that_is_not_there_is_said_to_be(bard_gguf: Mapping[str, Path], tmp_path: Path) -> None:
+    code, _, complaints = finished("quantize", bard_gguf["f32"], "--imatrix", tmp_path / "none.gguf", "--dry-run")
+    assert code == 2
+    assert "none.gguf" in complaints
+
+
+def test_ctrl_c_ends_the_step_and_is_never_raised_in_the_callback(bard_gguf: Mapping[str, Path]) -> None:
+    """Raised before the first line of our function it would be lost in C, and the step would go on without a node."""
+    seen: list[str] = []
+
+    def watch(_node: int, _ask: bool) -> bool:
+        seen.append("begun")
+        signal.raise_signal(signal.SIGINT)
+        seen.append("ended")
+        return True
+
+    usual = signal.getsignal(signal.SIGINT)
+    model = NativeModel(bard_gguf["f32"])
+    context = ScoringContext(model, ScoringOptions(1, 64, 64, 1), watch)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            context.compute([Span(0, 0, np.arange(8, dtype=np.int32), 8)], fresh=True)
+    finally:
+        context.close()
+        model.close()
+    assert seen == ["begun", "ended"]
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_the_command_writes_a_file_and_adds_to_it(bard_gguf: Mapping[str, Path], tmp_path: Path) -> None:

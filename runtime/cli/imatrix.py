@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ...convert.errors import InputError
 from .display import emit_json, human_size, note, progress_bar
 from .options import THREADS
 
@@ -45,10 +46,11 @@ def imatrix_command(
     earlier = [imatrix.read(path) for path in add]
     with progress_bar() as progress:
         path = obtain(model, Store(), progress=progress).path
+        target = out or Path(f"{path.stem}-imatrix.gguf")
+        _require_other_file(target, (path, on))
         found = collect(path, Wish(on, ctx, chunks, threads), progress)
     for other in earlier:
         found = other.merged(found)
-    target = out or Path(f"{path.stem}-imatrix.gguf")
     imatrix.write(target, found)
     unused = {name: entry.unused for name, entry in found.entries.items() if entry.unused}
     if as_json:
@@ -68,3 +70,11 @@ def imatrix_command(
     )
     if unused:
         note(f"{sum(unused.values())} experts in {len(unused)} weights met no token; more text would reach them")
+
+
+def _require_other_file(target: Path, sources: tuple[Path, ...]) -> None:
+    """Before the text is read, which takes long; an earlier matrix may be replaced by itself and more."""
+    if target.is_dir():
+        raise InputError(f"{target} is a folder", hint="name the file to write")
+    if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
+        raise InputError(f"{target} is what is read", hint="write to another file")

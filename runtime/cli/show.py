@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TEMPLATE_KEY = "tokenizer.chat_template"
 NOT_OURS = "none: it was not converted here"
 VERDICT_KEY = "ingle.tokenizer.verdict"
+PARTS = {"imatrix": "importance matrix", "mmproj": "vision part of a model"}
+"""By ``general.type``: files that are no models by themselves; adapters have lines of their own."""
 
 
 @click.command("show", short_help="Show what is known of a model.")
@@ -53,6 +55,7 @@ def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
         **({"adapter": adapter} if adapter else {}),
         "architecture": architecture,
         "title": _text(file, "general.name"),
+        "kind": _text(file, "general.type"),
         "type": entry.type or _type(file),
         "parameters": _parameters(entry),
         "context_length": _short(file.metadata.get(f"{architecture}.context_length")),
@@ -85,6 +88,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
     lines = {
         "name": entry.name,
         "title": facts["title"],
+        "kind": PARTS.get(facts["kind"], ""),
         **_adapter_fields(facts.get("adapter")),
         "architecture": facts["architecture"],
         "parameters": f"{facts['parameters']:,}",
@@ -94,7 +98,7 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{facts['vocabulary']:,} tokens" if facts["vocabulary"] else "",
         "tokenizer": f"llama.cpp's: {facts['tokenizer']}" if facts["tokenizer"] else "",
         "template": _template(facts),
-        "importance": _importance_line(facts["importance"] or {}),
+        "importance": "" if facts["kind"] == "imatrix" else _importance_line(facts["importance"] or {}),
         "licence": facts["licence"] or "not stated",
         "source": f"{entry.source.location} {entry.source.version[:12]}".rstrip(),
         "file": f"{entry.path} ({how(entry)})",
@@ -133,7 +137,7 @@ def _adapter_fields(adapter: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _template(facts: dict[str, Any]) -> str:
-    if "adapter" in facts:
+    if "adapter" in facts or facts["kind"] in PARTS:
         return ""
     return "yes (--template prints it)" if facts["chat_template"] else "none: a base model"
 

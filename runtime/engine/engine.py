@@ -67,7 +67,10 @@ class Engine:
         )
         try:
             if not self._model.generates:
-                raise UnsupportedModel(f"{path} is a {self._model.architecture} model, which does not generate text")
+                raise UnsupportedModel(
+                    f"{path} is a {self._model.architecture} model, which does not continue text",
+                    hint="`ingle task --help` lists what such models do: ingle task NAME MODEL TEXT",
+                )
             self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options, chosen)
             self._loop = Loop(self._model, self._projector, self._info, options, after_round)

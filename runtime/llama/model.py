@@ -20,7 +20,18 @@ HEAD = "output.weight"
 
 
 def _require_model(metadata: Mapping[str, gguf.Value], path: Path) -> None:
-    if metadata.get("general.type") == "adapter":
+    kind = metadata.get("general.type")
+    if kind == "imatrix":
+        raise InputError(
+            f"{path} is an importance matrix, not a model",
+            hint=f"use it with: ingle quantize MODEL --imatrix {path.name}",
+        )
+    if kind == "mmproj" or metadata.get("general.architecture") == "clip":
+        raise InputError(
+            f"{path} is the vision part of a model, not a whole one",
+            hint=f"load its language model, and it beside: ingle run MODEL --mmproj {path.name}",
+        )
+    if kind == "adapter":
         raise InputError(
             f"{path} is an adapter, not a whole model",
             hint=f"load its base, and it beside: ingle run BASE --lora {path.name}",
@@ -133,10 +144,9 @@ class NativeModel:
 
     @property
     def generates(self) -> bool:
-        """Whether this is a plain decoder, which is what the engine can run."""
-        return bool(self._lib.llama_model_has_decoder(self.handle)) and not self._lib.llama_model_has_encoder(
-            self.handle
-        )
+        """Whether this is a plain decoder that sees only what came before, which is what the engine can run."""
+        decodes = self._lib.llama_model_has_decoder(self.handle) and not self._lib.llama_model_has_encoder(self.handle)
+        return bool(decodes and self.metadata.get(f"{self.architecture}.attention.causal", True))
 
     @property
     def pairs(self) -> bool:

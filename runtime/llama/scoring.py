@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +93,8 @@ class ScoringContext:
         if fresh and self._memory:
             self._lib.llama_memory_clear(self._memory, True)
         outputs = self._fill(spans)
-        status = self._lib.llama_decode(self._handle, self._batch)
+        with self._interruptible():
+            status = self._lib.llama_decode(self._handle, self._batch)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -122,6 +126,23 @@ class ScoringContext:
             return False
 
         return call
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the step. Raised inside a callback, KeyboardInterrupt would be lost in C, and its node too."""
+        usual = signal.getsignal(signal.SIGINT)
+        if self._watch is None or not callable(usual) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(_number: int, _frame: object) -> None:
+            self._failure = self._failure or KeyboardInterrupt()
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
 
     def _fill(self, spans: Sequence[Span]) -> int:
         count = sum(len(span.tokens) for span in spans)

@@ -28,6 +28,6 @@ def loaded(path: Path, stack: ExitStack) -> NativeModel:
     """
     model = NativeModel(path)
     stack.callback(model.close)
-    if not model.generates or not model.metadata.get(f"{model.architecture}.attention.causal", True):
+    if not model.generates:
         raise UnsupportedModel(f"{path} predicts no next tokens: it is an encoder, or has one")
     return model
