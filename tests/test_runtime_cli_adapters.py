@@ -256,6 +256,12 @@ def test_an_adapter_is_not_quantized(here: Path) -> None:
         quantize(here / "a.gguf", here / "b.gguf", "Q8_0")
 
 
+def test_a_base_that_cannot_be_found_by_its_name_asks_for_base(here: Path) -> None:
+    code, _, complaint = finished("convert", ADAPTERS / "llama", "-o", here / "a.gguf")
+    assert code == InputError.exit_code
+    assert "was trained on 'llama'" in complaint and "--base" in complaint
+
+
 def test_lora_needs_its_one_model() -> None:
     code, _, complaint = finished("serve", "--lora", "a.gguf")
     assert code == BadRequest.exit_code

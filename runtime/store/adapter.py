@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...convert import peft
-from ...convert.errors import BadCheckpoint, HubError, InputError, ModelNotFound
+from ...convert.errors import BadCheckpoint, BadName, HubError, InputError, ModelNotFound
 from ...convert.progress import Progress, silent
 from .arrival import checkpoint_at
 from .checkpoint import meant
 from .download import Library
-from .names import FileName, HubName, parse
+from .names import FileName, HubName, ModelName, parse
 from .preview import checkpoint_preview
 from .selection import adapter_files, is_adapter
 from .store import Store
@@ -54,7 +54,7 @@ def base_of(
     if Path(text).is_dir():
         yield Path(text)
         return
-    name = parse(text)
+    name = _named(text, folder, asked)
     if isinstance(name, FileName) or (isinstance(name, HubName) and name.type):
         yield Store().find(text).path
         return
@@ -68,6 +68,18 @@ def base_of(
         except (HubError, BadCheckpoint) as error:
             place = _kept(text, error)
         yield place
+
+
+def _named(text: str, folder: Path, asked: str | None) -> ModelName:
+    try:
+        return parse(text)
+    except BadName as error:
+        if asked:
+            raise
+        raise BadName(
+            f"{folder} was trained on {text!r}, which is no model that can be found by that name",
+            hint="name its base with --base: a checkpoint folder, a hub id, or a GGUF file",
+        ) from error
 
 
 def _kept(text: str, error: Exception) -> Path:
