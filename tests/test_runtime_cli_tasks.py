@@ -99,6 +99,21 @@ def test_a_task_that_does_not_fit_names_those_that_do(classifier: Path) -> None:
     assert (code, complaints) == (0, "")
 
 
+@pytest.mark.parametrize("options", [(), ("--raw",)])
+def test_a_model_that_reads_does_not_continue_texts(options: tuple[str, ...], classifier: Path) -> None:
+    code, out, complaints = finished("run", classifier, *options, "Hello")
+    assert (code, out) == (2, "")
+    assert "does not continue text" in complaints and "ingle task" in complaints
+
+
+def test_an_input_file_that_is_not_there_is_wrong_input(classifier: Path, tmp_path: Path) -> None:
+    files = ("--input", tmp_path / "none.jsonl", "--output", tmp_path / "out.jsonl")
+    code, _, complaints = finished("task", "text-classification", classifier, *files)
+    assert code == 2
+    assert "none.jsonl is not a file" in complaints
+    assert list(tmp_path.glob("out*")) == []
+
+
 def test_a_file_goes_on_where_it_was_interrupted(classifier: Path, tmp_path: Path) -> None:
     source, out, part = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
     lines = [json.dumps(text, ensure_ascii=False) for text in ("eins", "zwei", "drei \N{PARTY POPPER}", "vier")]

@@ -30,11 +30,13 @@ def run(
     on behind them.
 
     Raises:
-        BadRequest: ``out`` exists, a line is not JSON, or the results kept are of another file. StorageError: a file
-            cannot be read or written.
+        BadRequest: ``out`` exists, ``source`` is no file, a line is not JSON, or the results kept are of another file.
+        StorageError: a file cannot be read or written.
     """
     if out.exists():
         raise BadRequest(f"{out} exists already", hint="name another file, or remove it")
+    if not source.is_file():
+        raise BadRequest(f"{source} is not a file", hint="name a .jsonl file: one input a line")
     try:
         total = sum(1 for _ in _lines(source))
         part = out.with_name(out.name + PART)
