@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import base as bases
-from . import gguf, lora, metadata, modelcard, peft, plan
+from . import gguf, lora, metadata, modelcard, peft, plan, report
 from .base import Base
 from .encode import to_f32
 from .errors import BadCheckpoint, IngleError, InputError, UnsupportedModel
@@ -166,15 +166,7 @@ def _alike(one: Sequence[Addition], other: Sequence[Addition]) -> bool:
 
 def check_adapter(folder: Path, base: Path, dtype: str = "auto") -> Report:
     """A verdict per item, from configs and headers only; nothing is written. Never raises for what is wrong."""
-    source, items = AdapterSource(folder, base, dtype), list[Item]()
-    for name, look in ASPECTS:
-        try:
-            items += look(source)
-        except IngleError as error:
-            # What stands in the way of several aspects is reported once, at the first.
-            if error.message not in {item.detail for item in items}:
-                items.append(Item(name, "fail", error.message, error.hint))
-    return Report(tuple(items))
+    return report.look(AdapterSource(folder, base, dtype), ASPECTS)
 
 
 def convert_adapter(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import attach, contract, metadata, modelcard, plan, rope
-from .errors import IngleError, UnsupportedModel
+from . import attach, contract, metadata, modelcard, plan, report, rope
+from .errors import UnsupportedModel
 from .report import Item, Report
 from .source import Source
 from .vision import has_vision
@@ -17,15 +17,7 @@ def check(folder: Path, dtype: str = "auto") -> Report:
 
     Never raises for what is wrong with the checkpoint: that is an item with verdict ``fail``.
     """
-    source, items = Source(folder, dtype), list[Item]()
-    for name, look in ASPECTS:
-        try:
-            items += look(source)
-        except IngleError as error:
-            # What stands in the way of several aspects is reported once, at the first.
-            if error.message not in {item.detail for item in items}:
-                items.append(Item(name, "fail", error.message, error.hint))
-    return Report(tuple(items))
+    return report.look(Source(folder, dtype), ASPECTS)
 
 
 def warnings(source: Source) -> tuple[Item, ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+from .errors import IngleError
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -34,3 +37,21 @@ class Report:
 
     def __getitem__(self, name: str) -> Item:
         return next(item for item in self.items if item.name == name)
+
+
+Source = TypeVar("Source")
+
+
+def look(source: Source, aspects: Sequence[tuple[str, Callable[[Source], Iterable[Item]]]]) -> Report:
+    """All aspects of a source; what one of them raises is an item that failed.
+
+    What stands in the way of several is reported once, at the first.
+    """
+    items: list[Item] = []
+    for name, aspect in aspects:
+        try:
+            items += aspect(source)
+        except IngleError as error:
+            if error.message not in {item.detail for item in items}:
+                items.append(Item(name, "fail", error.message, error.hint))
+    return Report(tuple(items))

@@ -18,7 +18,8 @@ from .asking import Asking
 from .chat import Chat, Opening, Spoken, effort_variables, thinking_variables
 from .chat import Part as SpokenPart
 from .errors import UnsupportedParameter, anthropic_payload, shown
-from .openai_fields import MOST_STOPS, Part, Unit, UnitNotZero
+from .openai_fields import MOST_STOPS, Unit, UnitNotZero
+from .posted import Part
 from .sse import Framing, named_event
 
 MOST_MESSAGES = 2048

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ...convert.errors import BadRequest
 from ..chat.toolbox import checked
-from .errors import UnknownParameter, of_validation
 from .openai_chat import ChatRequest, Message, tool_choice_of
-from .openai_fields import Part
 from .pool import Servable
+from .posted import Posted
 
 MOST_TOKENS = 1 << 20
 
-Parsed = TypeVar("Parsed", bound="Extra")
 
-
-class Extra(Part):
+class Extra(Posted):
     model: Annotated[str, Field(min_length=1, max_length=512)]
-
-    @classmethod
-    def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
-        """Raise :class:`BadRequest` that names the field, or return the request."""
-        try:
-            return cls.model_validate(dict(body))
-        except ValidationError as error:
-            raise of_validation(error) from error
-
-    def ignored(self, strict: bool) -> list[str]:
-        names = list(self.unknown())
-        if strict and names:
-            raise UnknownParameter(f"{names[0]} is not a field of this request", param=names[0])
-        return names
 
 
 class TokenizeRequest(Extra):

@@ -16,9 +16,9 @@ from ..request import Delta, ModelInfo, Usage
 from .chat import Chat, Opening, Part, Spoken, calls_of, content_of, reasoning_of
 from .errors import UnsupportedParameter
 from .ollama_fields import OllamaAsking, figures, now, reason_of
-from .openai_fields import Part as Fields
 from .openai_shapes import chat_logprobs
 from .pool import Servable
+from .posted import Part as Fields
 
 MOST_MESSAGES = 2048
 MOST_TOOLS = 128

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from .errors import shown
 from .ollama_fields import bare_name
-from .tasking import Asked, Body
+from .tasking import Asked, Body, texts_of
 
 Model = Annotated[str, Field(min_length=1, max_length=512), BeforeValidator(bare_name)]
 
@@ -17,17 +16,9 @@ class EmbedRequest(Body):
     """``truncate`` is leave to cut what is too long; without it nothing is cut."""
 
     model: Model
-    input: Any
+    input: Annotated[list[str], BeforeValidator(texts_of, json_schema_input_type=str | list[str])]
     truncate: bool | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
-
-    @field_validator("input")
-    @classmethod
-    def _texts(cls, value: Any) -> list[str]:
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"must be a text or a list of texts (got {shown(value)})")
-        return texts
 
     def asked(self) -> Asked:
         given = {"dimensions": self.dimensions, "truncate": self.truncate}

@@ -15,7 +15,8 @@ from .asking import Asking
 from .chat import effort_variables, thinking_variables
 from .errors import UnsupportedParameter, ollama_payload
 from .keeping import seconds_of
-from .openai_fields import INT64, MOST_LOGPROBS, MOST_STOPS, LookBack, Part, Penalty, Repeat, Unit, UnitNotZero
+from .openai_fields import INT64, MOST_LOGPROBS, MOST_STOPS, LookBack, Penalty, Repeat, Unit, UnitNotZero
+from .posted import Part
 from .sse import Framing, line
 
 FRAMING = Framing(line, ollama_payload, done=b"", keep_alive=b"", media_type="application/x-ndjson")
@@ -116,7 +117,7 @@ class OllamaAsking(Asking):
         if self.settings.num_ctx is not None and self.settings.num_ctx > info.context_length:
             raise UnsupportedParameter(
                 f"options.num_ctx is {self.settings.num_ctx}; the model is loaded with {info.context_length}",
-                hint="start the server with a larger --context-length",
+                hint="start the server with a larger --ctx",
                 param="options.num_ctx",
             )
 

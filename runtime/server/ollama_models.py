@@ -10,20 +10,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ...convert import chat_template, gguf
-from .errors import Forbidden, of_validation
+from .errors import Forbidden
 from .ollama_fields import bare_name
-from .openai_fields import Part
 from .pool import Catalog, Installed, Servable
+from .posted import Posted
 
 POLL_S = 0.1
 FORBIDDEN = "this server does not let clients fetch or delete models"
 LONG_VALUE = 64
 
 
-class NameRequest(Part):
+class NameRequest(Posted):
     """A request about one model; ``name`` is the older word for ``model``."""
 
     model: Annotated[str, Field(min_length=1, max_length=512), BeforeValidator(bare_name)]
@@ -37,14 +37,6 @@ class NameRequest(Part):
         if isinstance(value, dict) and "model" not in value and "name" in value:
             return {**{k: v for k, v in value.items() if k != "name"}, "model": value["name"]}
         return value
-
-    @classmethod
-    def parse(cls, body: Mapping[str, Any]) -> NameRequest:
-        """Raise :class:`BadRequest` that names the field, or return the request."""
-        try:
-            return cls.model_validate(dict(body))
-        except ValidationError as error:
-            raise of_validation(error) from error
 
 
 def version() -> dict[str, str]:

@@ -16,9 +16,10 @@ from ..request import Delta, ModelInfo, Usage
 from .chat import Chat, MadeCall, Opening, Spoken, calls_of, content_of, effort_variables, reasoning_of
 from .chat import Part as SpokenPart
 from .errors import path, shown
-from .openai_fields import MOST_LOGPROBS, Fields, Part
+from .openai_fields import MOST_LOGPROBS, Fields
 from .openai_shapes import Head, chat_logprobs, ending, with_usage
 from .pool import Servable
+from .posted import Part
 
 MOST_MESSAGES = 2048
 MOST_TOOLS = 128
@@ -62,7 +63,7 @@ class ContentPart(Part):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if isinstance(value, dict) and (kind := value.get("type", "text")) not in ("text", "image_url"):
-            raise ValueError(f"content of type {str(kind)[:40]!r} is not supported yet")
+            raise ValueError(f"content of type {str(kind)[:40]!r} is not supported")
         return value
 
     @model_validator(mode="after")
@@ -179,15 +180,12 @@ class ChatRequest(Fields):
             raise ValueError("max_tokens says something else")
         return most
 
-    @classmethod
-    def parse(cls, body: Mapping[str, Any]) -> ChatRequest:
-        """Raise :class:`BadRequest` that names the field, or return the request."""
-        asked = super().parse(body)
-        for index, message in enumerate(asked.messages):
+    def examine(self) -> None:
+        super().examine()
+        for index, message in enumerate(self.messages):
             if message.content is None and not message.tool_calls and message.refusal is None:
                 raise BadRequest(f"messages[{index}].content is missing", param=f"messages[{index}].content")
-        checked(asked.tools, tool_choice_of(asked.tool_choice))
-        return asked
+        checked(self.tools, tool_choice_of(self.tool_choice))
 
     @property
     def most_tokens(self) -> int | None:

@@ -6,30 +6,21 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from .errors import shown
-from .tasking import Asked, Body
+from .tasking import Asked, Body, texts_of
 
 
 class EmbeddingRequest(Body):
     """``prompt_name`` and ``truncate`` are ours: a prompt of the model, and leave to cut what is too long."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    input: Any
+    input: Annotated[list[str], BeforeValidator(texts_of, json_schema_input_type=str | list[str])]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     prompt_name: str | None = None
     truncate: bool | None = None
-
-    @field_validator("input")
-    @classmethod
-    def _texts(cls, value: Any) -> list[str]:
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"must be a text or a list of texts, not token ids (got {shown(value)})")
-        return texts
 
     def asked(self) -> Asked:
         given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from ...convert.errors import BadRequest
 from ..chat import Output
 from ..request import ModelInfo, Sampling
-from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
 from .keeping import seconds_of
 from .openai_output import output_of
+from .posted import Part, Posted
 from .sse import Framing
 
 MOST_CHOICES = 16
@@ -69,31 +69,9 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     }
 )
 
-Parsed = TypeVar("Parsed", bound="Fields")
-
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
-
-
-class Part(BaseModel):
-    """A JSON object whose unknown fields are kept, to be reported; ``"5"`` is no number and ``true`` is none either."""
-
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=())
-
-    def unknown(self, location: tuple[int | str, ...] = ()) -> Iterator[str]:
-        """Paths of the fields that nobody knows, nested ones too."""
-        yield from (path((*location, name)) for name in self.model_extra or ())
-        for name in type(self).model_fields:
-            yield from _unknown_in(getattr(self, name), (*location, name))
-
-
-def _unknown_in(value: Any, location: tuple[int | str, ...]) -> Iterator[str]:
-    if isinstance(value, Part):
-        yield from value.unknown(location)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unknown_in(item, (*location, index))
 
 
 class StreamOptions(Part):
@@ -101,7 +79,7 @@ class StreamOptions(Part):
     include_obfuscation: bool | None = None
 
 
-class Fields(Part):
+class Fields(Posted):
     """What every request that generates may carry. ``None`` is the same as leaving a field out."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
@@ -201,30 +179,9 @@ class Fields(Part):
     def includes_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    @classmethod
-    def parse(cls: type[Parsed], body: Mapping[str, Any]) -> Parsed:
-        """Raise :class:`BadRequest` that names the field, or return the request."""
-        for name, values in cls.unsupported.items():
-            if not harmless(body.get(name), values):
-                raise UnsupportedParameter(f"{name} is not supported yet (got {shown(body[name])})", param=name)
-        try:
-            asked = cls.model_validate(dict(body))
-        except ValidationError as error:
-            raise of_validation(error) from error
-        asked.output()
-        seconds_of(asked.keep_alive)
-        return asked
-
-    def ignored(self, strict: bool) -> list[str]:
-        """Fields without a meaning here; under ``strict`` they are refused.
-
-        Raises:
-            UnknownParameter: ``strict``, and there is one.
-        """
-        names = [name for name in self.unknown() if name not in self.unsupported]
-        if strict and names:
-            raise UnknownParameter(f"{names[0]} is not a field of this request", param=names[0])
-        return names
+    def examine(self) -> None:
+        self.output()
+        seconds_of(self.keep_alive)
 
     def sampling(self) -> Sampling:
         """Only the fields that were sent; the others keep the model's defaults."""
@@ -264,11 +221,6 @@ class Fields(Part):
         for token in self.sampling().logit_bias:
             if token >= info.vocabulary:
                 raise BadRequest(f"logit_bias names token {token} of {info.vocabulary}", param="logit_bias")
-
-
-def harmless(value: Any, values: tuple[Any, ...]) -> bool:
-    """Whether a field was left out, or asks for one of ``values``, which mean nothing."""
-    return value is None or any(type(value) is type(item) and value == item for item in values)
 
 
 def _token_ids(biases: Mapping[str, float]) -> dict[int, float]:

@@ -17,7 +17,8 @@ from ..request import ModelInfo, Sampling
 from .asking import Asking
 from .chat import Chat, Opening, effort_variables
 from .errors import UnsupportedParameter, payload, shown
-from .openai_fields import MOST_LOGPROBS, Part, UnitNotZero
+from .openai_fields import MOST_LOGPROBS, UnitNotZero
+from .posted import Part
 from .responses_items import items_of, messages_of
 from .responses_store import ResponsesStore
 from .responses_writer import ResponsesWriter

@@ -18,8 +18,8 @@ from .ollama_models import NameRequest
 from .openai_chat import ChatRequest
 from .openai_completions import CompletionRequest
 from .openai_embeddings import EmbeddingRequest
-from .openai_fields import Part
 from .openai_responses import InputTokens, ResponsesRequest
+from .posted import Part
 from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest, TaskRequest
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, field_validator
 
 from .errors import shown
-from .openai_fields import Part
+from .posted import Part
 from .tasking import Asked, Body
 
 Model = Annotated[str, Field(min_length=1, max_length=512)]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from fastapi import Request
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from ...convert.errors import BadRequest, UnsupportedModel
 from .body import read_json
-from .errors import UnknownParameter, of_validation
-from .openai_fields import Part
+from .errors import shown
 from .pool import Pool
+from .posted import Posted
 from .sse import ClientLeft, Gone, attended
 
 MOST_INPUTS = 2048
@@ -46,11 +46,20 @@ class Asked:
     ignored: Sequence[str] = ()
 
 
-class Body(Part):
-    """What a dialect takes; its subclasses say what it asks."""
+class Body(Posted):
+    """What a dialect takes for a task."""
 
+    @abstractmethod
     def asked(self) -> Asked:
-        raise NotImplementedError
+        """What is asked of the model."""
+
+
+def texts_of(value: Any) -> list[str]:
+    """What an embedding route takes as its input. Raises ValueError for anything but a text or several."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"must be a text or a list of texts, not token ids (got {shown(value)})")
+    return texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +81,11 @@ class Tasking:
         return JSONResponse(body, headers=headers)
 
     def _asked(self, kind: type[Body], body: Mapping[str, Any]) -> Asked:
-        try:
-            parsed = kind.model_validate(body)
-        except ValidationError as error:
-            raise of_validation(error) from error
-        asked, unknown = parsed.asked(), list(parsed.unknown())
+        posted = kind.parse(body)
+        asked, ignored = posted.asked(), posted.ignored(self.strict)
         if len(asked.inputs) > MOST_INPUTS:
             raise BadRequest(f"{len(asked.inputs)} inputs are more than {MOST_INPUTS}", param="input")
-        if unknown and self.strict:
-            raise UnknownParameter(f"{unknown[0]} is unknown", param=unknown[0])
-        return Asked(asked.model, asked.task, asked.inputs, asked.write, asked.parameters, unknown)
+        return replace(asked, ignored=ignored)
 
     async def _answer(self, asked: Asked) -> Any:
         lease = await self.pool.lease(await self._name(asked.model))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...convert import gguf
-from ...convert.errors import EngineClosed, UnsupportedModel
+from ...convert.errors import UnsupportedModel
 from ...convert.progress import Progress, silent
 from ..llama.metadata import attention_heads, integer
-from ..llama.model import NativeModel
 from ..llama.rows import rows
 from ..llama.states import StatesContext, most_texts
-from ..machine import available_memory_bytes, thread_count
+from ..machine import available_memory_bytes
 from . import classification, embedding, packing
 from .classification import Classification
 from .head import Array, Head
+from .loaded import Loaded
 from .text import Encoded, Length, Text, TextTokenizer
 
 SMALLEST_CONTEXT = 64
@@ -28,7 +26,7 @@ LONGEST = "ingle.max_sequence_length"
 EMBEDDING, SEGMENTS = "token_embd.weight", "token_types.weight"
 
 
-class Encoder:
+class Encoder(Loaded[StatesContext]):
     """A loaded encoder, or a decoder with a head that is no language head. Safe to use from several threads.
 
         with Encoder.load("org/name") as encoder:
@@ -39,14 +37,10 @@ class Encoder:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self.model = NativeModel(path)
+        super().__init__(path, threads)
         self._file = gguf.read(path)
-        self.threads = threads or thread_count()
-        self._lock = threading.Lock()
-        self._context: StatesContext | None = None
         self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
         self._lowers = self.metadata.get("ingle.lower_case") is True
-        self.closed = False
         self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
         """Most tokens of a text, those that the tokenizer adds included."""
         try:
@@ -64,10 +58,6 @@ class Encoder:
 
         place = str(name.absolute()) if isinstance(name, Path) else name
         return cls(obtain(place, Store(), progress=progress).path, threads=threads)
-
-    @property
-    def name(self) -> str:
-        return self.model.name
 
     @property
     def metadata(self) -> Mapping[str, gguf.Value]:
@@ -128,23 +118,6 @@ class Encoder:
         """The labels of each text or pair; see :func:`.classification.classify`."""
         return classification.classify(self, texts, truncate=truncate)
 
-    def close(self) -> None:
-        """Give the memory back. May be called twice."""
-        with self._lock:
-            self.closed = True
-            if self._context is not None:
-                self._context.close()
-                self._context = None
-            self.model.close()
-
-    def __enter__(self) -> Encoder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _computed(self, texts: Sequence[Encoded]) -> list[Array]:
         ids = [text.ids for text in texts]
         inputs = self._inputs(texts) if any(any(text.segments) for text in texts) else None
@@ -168,12 +141,9 @@ class Encoder:
 
     def _ready(self, tokens: int) -> StatesContext:
         """A context for a step of ``tokens``: as small as will do, for its buffers grow with its square."""
-        if self.closed:
-            raise EngineClosed(f"{self.name} is closed")
+        self._require_open()
         if self._context is None or self._context.capacity < tokens:
-            if self._context is not None:
-                self._context.close()
-                self._context = None
+            self._drop_context()
             capacity = max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
             capacity = min(capacity, max(tokens, self.longest_text, packing.FLASH_STEP_TOKENS))
             flash = self._flash or self._score_bytes(capacity) > available_memory_bytes() // 2

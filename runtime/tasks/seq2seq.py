@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
-from ...convert.errors import BadRequest, EngineClosed, UnsupportedModel
+from ...convert.errors import BadRequest, UnsupportedModel
 from ...convert.gguf import Value
 from ...convert.progress import Progress, silent
 from ..llama.metadata import integers
-from ..llama.model import NativeModel
 from ..llama.pairs import PairsContext
-from ..machine import thread_count
 from . import packing
 from .beams import Rules
 from .constraints import Constraints
+from .loaded import Loaded
 from .text import Length, TextTokenizer
 from .writers import Answer, Beams, Greedy, Writer
 
@@ -90,7 +87,7 @@ class Written:
     cut: int = 0
 
 
-class Seq2Seq:
+class Seq2Seq(Loaded[PairsContext]):
     """A loaded encoder-decoder. Safe to use from several threads, which wait for each other.
 
     Raises:
@@ -98,21 +95,13 @@ class Seq2Seq:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self.model = NativeModel(path)
-        self.threads = threads or thread_count()
-        self._lock = threading.Lock()
-        self._context: PairsContext | None = None
-        self.closed = False
+        super().__init__(path, threads)
         self.longest_text = self.model.context_trained
         """Most tokens of a text to read, those that the tokenizer adds included."""
         self.text = TextTokenizer(self.model.metadata, self.model.vocab, 1)
         if not self.model.pairs:
             self.model.close()
             raise UnsupportedModel(f"{self.model.name} is no encoder-decoder")
-
-    @property
-    def name(self) -> str:
-        return self.model.name
 
     def settings(self, task: str = "") -> tuple[str, Generation]:
         """What the checkpoint says of a task of this name, or of all: the prefix of its texts, and how to write."""
@@ -168,23 +157,6 @@ class Seq2Seq:
         """The tasks that the checkpoint says something of."""
         return tuple(_said(self.model.metadata).get("tasks", {}))
 
-    def close(self) -> None:
-        """Give the memory back. May be called twice."""
-        with self._lock:
-            self.closed = True
-            if self._context is not None:
-                self._context.close()
-                self._context = None
-            self.model.close()
-
-    def __enter__(self) -> Seq2Seq:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _answer(self, texts: Sequence[Sequence[int]], generation: Generation) -> list[list[Answer]]:
         beams = generation.num_beams
         slots = [range(index * beams, (index + 1) * beams) for index in range(len(texts))]
@@ -239,14 +211,11 @@ class Seq2Seq:
         return int(str(self.model.metadata.get(f"{self.model.architecture}.decoder_start_token_id", 0)))
 
     def _ready(self, tokens: int, slots: int, longest: int) -> PairsContext:
-        if self.closed:
-            raise EngineClosed(f"{self.name} is closed")
+        self._require_open()
         now = self._context
         cells = slots * longest
         if now is None or now.source_tokens < tokens or now.slots < slots or now.cells < cells:
-            if now is not None:
-                now.close()
-                self._context = None
+            self._drop_context()
             tokens = max(64, 1 << (tokens - 1).bit_length())
             self._context = now = PairsContext(self.model, tokens, slots, -(-cells // 256) * 256, self.threads)
         return now
