@@ -79,9 +79,10 @@ def texts_for(vocab: Vocab, metadata: Mapping[str, Value], parses_special: bool)
     spelled, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     if not isinstance(spelled, list) or not isinstance(types, np.ndarray):
         raise BadGGUF("the file has no vocabulary")
-    ordinary = [index for index, kind in enumerate(types) if kind == TokenType.NORMAL]
-    added = [text for text, kind in zip(spelled, types, strict=True) if kind in ADDED] if parses_special else []
-    return corpus.strings([vocab.piece(index).decode("utf-8", "replace") for index in ordinary], added)
+    ordinary = np.flatnonzero(types == int(TokenType.NORMAL)).tolist()
+    added = np.flatnonzero(np.isin(types, [int(kind) for kind in ADDED])).tolist() if parses_special else []
+    pieces = [vocab.piece(token).decode("utf-8", "replace") for token in ordinary]
+    return corpus.strings(pieces, [spelled[token] for token in added])
 
 
 def native_modes(truth: Truth, vocab: Vocab) -> tuple[Mode, ...]:
