@@ -12,10 +12,14 @@ import sys
 import threading
 
 
-def command(function: str, *arguments: str) -> list[str]:
-    """What runs ``function`` (``package.module:name``) of ours in a child; ``arguments`` are its ``sys.argv[1:]``."""
+def command(function: str, *arguments: str, watched: bool = False) -> list[str]:
+    """What runs ``function`` (``package.module:name``) of ours in a child; ``arguments`` are its ``sys.argv[1:]``.
+
+    ``watched``: it ends with its parent from before its imports on, see :func:`end_with_parent`.
+    """
     module, name = function.split(":")
-    return [sys.executable, "-P", "-c", f"from {module} import {name}; {name}()", *arguments]
+    watch = f"from {__name__} import end_with_parent; end_with_parent(); " if watched else ""
+    return [sys.executable, "-P", "-c", f"{watch}from {module} import {name}; {name}()", *arguments]
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ def run(function: str, file: Path, *arguments: str, progress: Progress = silent)
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            child.command(function, str(file), *arguments),
+            child.command(function, str(file), *arguments, watched=True),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -51,7 +51,6 @@ def run(function: str, file: Path, *arguments: str, progress: Progress = silent)
 
 def report(work: Callable[[Progress], Mapping[str, Any]]) -> None:
     """In the child: do ``work`` and tell the parent what came of it."""
-    child.end_with_parent()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # whatever else writes to stdout must not end up between our lines
 
