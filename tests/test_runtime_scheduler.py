@@ -186,6 +186,36 @@ def test_cells_run_out_and_nobody_fails() -> None:
     assert not scheduler.running
 
 
+def crowd(cells: int, parked_bytes: int) -> tuple[int, int]:
+    """Four times what the cells can hold: pushes out, and tokens computed twice."""
+    scheduler, memory = scheduler_of(cells, slots=20, parallel=16, rows=64, parked_bytes=parked_bytes)
+    for number in range(32):
+        scheduler.add(sequence([number * 100 + k for k in range(20)]))
+    rows = run(scheduler, memory, answer=cells // 8)
+    assert memory.most <= cells
+    return scheduler.preempted, rows - 32 * (20 + cells // 8 - 1)
+
+
+def test_who_gave_its_cells_back_goes_on_where_it_was() -> None:
+    assert 0 < crowd(640, parked_bytes=1 << 20)[1] < crowd(640, parked_bytes=0)[1] / 4
+
+
+def test_nobody_starts_who_would_only_push_others_out() -> None:
+    assert 0 < crowd(640, parked_bytes=1 << 20)[0] < 32, "each was pushed out more than once"
+
+
+def test_a_prompt_that_another_one_outgrew_is_read_on_when_that_one_ends() -> None:
+    scheduler, memory = scheduler_of(64, slots=4, parallel=2, rows=8)
+    talker, reader = sequence([1, 2]), sequence(list(range(100, 140)))
+    scheduler.add(talker)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(reader)
+    while len(talker.tokens) < 50:
+        compute(scheduler, memory, [row for row in scheduler.schedule() if row.sequence is talker])
+    scheduler.finish(talker)
+    assert run(scheduler, memory, answer=1) == 40
+
+
 def test_a_cancelled_prompt_leaves_its_chunk_for_the_next() -> None:
     scheduler, memory = scheduler_of(1000)
     prompt = list(range(100))
@@ -357,7 +387,7 @@ class Traffic(RuleBasedStateMachine):
     def step(self, times: int) -> None:
         for _ in range(times):
             rows = self.scheduler.schedule()
-            assert rows or not self.scheduler.waiting, "requests wait, and nothing is computed"
+            assert rows or not (self.scheduler.waiting or self.scheduler.running), "somebody waits, nothing is computed"
             assert len({row.sequence.group for row in rows}) < 2, "a step has one set of adapters"
             compute(self.scheduler, self.memory, rows)
             for one in list(self.scheduler.running):

@@ -18,6 +18,10 @@ from .prefix_cache import Match, Memory, PrefixCache
 from .turns import Turns
 
 GROUP_SHIFT = 32  # above all token ids
+HEADROOM_SHARE = 16
+"""Of the cells one part in so many stays free when a request starts beside others: their answers grow into it. Without
+it, who gave its cells back would come back at once, and take them from the next."""
+
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
 
@@ -185,7 +189,9 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
-        most = min(self.limits.rows, free_cells) - len(rows)
+        unread = sum(sequence.pending for sequence in running if not sequence.decoding)
+        self._free(len(rows) + min(self.limits.rows, unread))
+        most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
         return rows + self._prompt_rows(group, self.pace.prompt_rows(len(rows), most))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
@@ -216,6 +222,15 @@ class Scheduler:
         sequence.slot, sequence.computed, sequence.committed = -1, 0, 0
         self.waiting.appendleft(sequence)
         self.preempted += 1
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's cells away, but for a copy in ordinary memory, if that has room: then it goes on
+        where it was."""
+        if self._sharing(sequence):
+            self._commit(sequence, sequence.computed)
+            self.memory.remove(sequence.slot, sequence.committed)
+            self.cache.keep_copy(sequence.slot)
+        self.restart(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence ends, complete or cancelled: what it computed stays for later prompts."""
@@ -256,12 +271,14 @@ class Scheduler:
                 return
 
     def _start(self, sequence: Sequence) -> bool:
+        if not self._has_room(sequence):
+            return False
         match = self._longest_match(sequence.keys(0, -1)) if self._sharing(sequence) else Match()
         match = Match(sequence.whole(match.length), match.slot)
         slot = self._take_slot()
         self.cache.adopt(slot, sequence.keys(0, match.length), match)
         self._free_slots += self.cache.park_unused()
-        if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1):
+        if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1 + self._headroom()):
             self._free_slots.append(self.cache.drop(slot))
             return False
         self.waiting.remove(sequence)
@@ -290,6 +307,17 @@ class Scheduler:
         if not self._free_slots:
             self._free_slots.append(self.cache.drop(self.cache.idle_slots[0]))
         return self._free_slots.pop()
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether a sequence fits beside those that run, once all idle conversations were gone."""
+        shared = self.cache.length_in_use(sequence.keys(0, -1)) if self._sharing(sequence) else 0
+        taken = self.cache.cells_in_use + sum(other.private + other.pending for other in self.running)
+        needed = len(sequence.tokens) - shared + len(self.running) + 1 + self._headroom()
+        return taken + needed <= self.limits.cells
+
+    def _headroom(self) -> int:
+        """Cells that stay free for the answers of others, while there are others."""
+        return self.limits.cells // HEADROOM_SHARE if self.running else 0
 
     def _reserve(self, cells: int) -> bool:
         """Whether ``cells`` can be promised beside what running prompts still need, letting idle ones go for it."""
@@ -321,7 +349,7 @@ class Scheduler:
         """The decoding sequences that can go on: without a free cell for each, the youngest gives its cells back."""
         while decoding and not self._free(len(decoding)):
             youngest = self.running[-1]
-            self.restart(youngest)
+            self._preempt(youngest)
             decoding = [sequence for sequence in decoding if sequence is not youngest]
         return decoding[: self.limits.rows]
 
