@@ -20,7 +20,7 @@ from .engine.engine import Engine, EngineLike
 from .engine.process import EngineProcess
 from .engine.stream import Stream
 from .options import AdapterFile, Isolation, LoadOptions
-from .request import Constraint, EngineStats, Image, ModelInfo, Request, Sampling
+from .request import Constraint, EngineStats, Image, ModelInfo, Priority, Request, Sampling
 
 
 class Model:
@@ -98,10 +98,12 @@ class Model:
         n: int = 1,
         ignore_eos: bool = False,
         output: Output | None = None,
+        priority: Priority = "normal",
     ) -> Stream:
         """Continue ``prompt``: a text (control tokens in it count as such) or token ids, taken as they are.
 
-        output: the shape that the continuation must have (a JSON schema, a regular expression, ...).
+        output: the shape that the continuation must have (a JSON schema, a regular expression, ...). priority: see
+        :class:`~ingle.runtime.request.Request`.
         """
         if output is not None:
             output = checked(output)
@@ -115,6 +117,7 @@ class Model:
             ignore_eos,
             adapters=self._adapters,
             constraint=Constraint(AnswerGrammar(PLAIN, {}).of(output=output), output.param) if output else None,
+            priority=priority,
         )
         return self._engine.submit(request)
 
@@ -132,6 +135,7 @@ class Model:
         tool_choice: str = "auto",
         parallel_tool_calls: bool = True,
         output: Output | None = None,
+        priority: Priority = "normal",
         **template_arguments: Any,
     ) -> Stream:
         """Answer a conversation, rendered by the model's own chat template.
@@ -140,7 +144,8 @@ class Model:
         see, ``{"type": "image", "image": path_or_bytes}`` or OpenAI's ``image_url`` with a data URL.
 
         tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`. output: the shape
-        that the content must have. The deltas are what the model writes, markup and all;
+        that the content must have; priority: see :class:`~ingle.runtime.request.Request`. The deltas are what the
+        model writes, markup and all;
         ``stream.reading`` takes it apart into reasoning, content and calls.
 
         Raises:
@@ -174,6 +179,7 @@ class Model:
             cuts=prompt.cuts,
             markers=prompt.reading.form.markers,
             constraint=Constraint(prompt.grammar, prompt.param) if prompt.grammar else None,
+            priority=priority,
         )
         stream = self._engine.submit(request)
         stream.reading = prompt.reading

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
+Priority = Literal["interactive", "normal", "background"]
 StopDetail = Literal["eos", "stop_string", "max_tokens", "context_window"]
 
 
@@ -75,6 +76,8 @@ class Request:
     cuts: places in a text prompt, in characters, that no token reaches across: what would be a control token is text.
     markers: control tokens in this text show in the answer as text; the others have none.
     constraint: masks the tokens that would break it, before the sampler sees them.
+    priority: whose turn it is where not all can be served: interactive prompts are read first, and background work
+    computes only while nobody else does.
     """
 
     prompt: str | tuple[int, ...]
@@ -92,6 +95,7 @@ class Request:
     cuts: tuple[int, ...] = ()
     markers: str = ""
     constraint: Constraint | None = None
+    priority: Priority = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,7 @@ class EngineStats:
     failed: int = 0
     preempted: int = 0
     aborted_steps: int = 0
+    yielded_steps: int = 0
     running: int = 0
     waiting: int = 0
     kv_used: int = 0

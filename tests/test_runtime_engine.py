@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from engines import GOLDEN, GREEDY, PROMPT, WINDOW, Home, ids, long_prompt
 from ingle.convert.errors import (
+    BadRequest,
     Cancelled,
     ContextLengthExceeded,
 )
@@ -129,6 +130,23 @@ def test_more_conversations_than_cells_all_finish(bard_gguf: Mapping[str, Path],
     assert engine.stats().preempted > 0
     assert answers[0] == ids(engine.submit(requests[0]))
     engine.close()
+
+
+def test_background_work_lets_others_answer_first(engine: EngineLike) -> None:
+    before = engine.stats().yielded_steps
+    prompt = long_prompt(300, start=900)
+    batches = [engine.submit(Request(prompt, GREEDY, 150, ignore_eos=True, priority="background")) for _ in range(3)]
+    read = [iter(batch) for batch in batches]
+    first = [next(deltas) for deltas in read]
+    asked = engine.submit(Request(PROMPT, GREEDY, max_tokens=40, ignore_eos=True))
+    assert len(ids(asked)) == 40
+    late = engine.stats()
+    assert late.yielded_steps - before >= 35
+    assert late.running == 3
+    for begun, deltas in zip(first, read, strict=True):
+        assert len(begun.tokens) + sum(len(delta.tokens) for delta in deltas) == 150
+    with pytest.raises(BadRequest, match="priority is 'urgent'"):
+        engine.submit(Request(PROMPT, priority="urgent")).wait_accepted()  # type: ignore[arg-type]
 
 
 def test_asyncio_reads_streams_side_by_side(engine: EngineLike) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ingle.runtime.engine.pace import GRAIN, Pace
-from ingle.runtime.engine.scheduler import Limits, Scheduler, Sequence
-from test_runtime_scheduler import FakeMemory, compute
+from ingle.runtime.engine.scheduler import Limits, Scheduler
+from ingle.runtime.engine.sequence import Sequence
+from scheduling import FakeMemory, compute
 
 MOST = 256
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -12,89 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ingle.runtime.engine.parked import Parked, common_length
 from ingle.runtime.engine.prefix_cache import PrefixCache
-from ingle.runtime.engine.scheduler import GROUP_SHIFT, Limits, Row, Scheduler, Sequence
+from ingle.runtime.engine.scheduler import Limits, Scheduler
+from ingle.runtime.engine.sequence import Sequence
 from ingle.runtime.engine.turns import STEPS, Turns
-
-
-@dataclass
-class FakeMemory:
-    """A unified KV cache: cells with a position, a token and the slots that share them."""
-
-    capacity: int
-    cells: list[tuple[int, int, set[int]]] = field(default_factory=list)
-    most: int = 0
-
-    def write(self, slot: int, start: int, tokens: list[int]) -> None:
-        self.cells += [(start + offset, token, {slot}) for offset, token in enumerate(tokens)]
-        self.most = max(self.most, len(self.cells))
-
-    def copy(self, source: int, target: int, start: int, end: int) -> None:
-        for position, _, slots in self.cells:
-            if source in slots and start <= position < end:
-                slots.add(target)
-
-    def remove(self, slot: int, start: int = 0, end: int = -1) -> None:
-        for position, _, slots in self.cells:
-            if position >= start and (end < 0 or position < end):
-                slots.discard(slot)
-        self.cells = [cell for cell in self.cells if cell[2]]
-
-    def holds(self, slot: int, length: int) -> bool:
-        return any(slot in slots for _, _, slots in self.cells)
-
-    def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
-        packed = [key % 2**GROUP_SHIFT + (key >> GROUP_SHIFT << 20) for key in self.content(slot)]
-        state = np.array(packed, np.int32).view(np.uint8)
-        return state if state.nbytes <= max_bytes else None
-
-    def restore(self, slot: int, state: np.ndarray) -> bool:
-        assert not any(slot in slots for _, _, slots in self.cells), "the slot is not empty"
-        packed = state.view(np.int32).tolist()
-        self.write(slot, 0, [key % 2**20 + (key >> 20 << GROUP_SHIFT) for key in packed])
-        return True
-
-    def content(self, slot: int) -> list[int]:
-        held = sorted((position, token) for position, token, slots in self.cells if slot in slots)
-        assert [position for position, _ in held] == list(range(len(held))), "a hole or a double position"
-        return [token for _, token in held]
-
-
-def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
-    """What the engine does with a step, with tokens counted up instead of sampled."""
-    for row in rows:
-        sequence = row.sequence
-        memory.write(sequence.slot, sequence.computed, sequence.keys(sequence.computed, sequence.computed + row.count))
-    scheduler.advance(rows)
-    for row in rows:
-        if row.output:
-            row.sequence.tokens.append(1000 + len(row.sequence.tokens) % 3)
-
-
-def scheduler_of(
-    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16, parked_bytes: int = 0
-) -> tuple[Scheduler, FakeMemory]:
-    memory = FakeMemory(cells)
-    return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory), memory
-
-
-def sequence(tokens: list[int], group: int = 0) -> Sequence:
-    return Sequence(list(tokens), len(tokens), group=group)
-
-
-def run(scheduler: Scheduler, memory: FakeMemory, answer: int) -> int:
-    """Run until everybody has ``answer`` tokens; returns the rows computed."""
-    computed = 0
-    for _ in range(10_000):
-        rows = scheduler.schedule()
-        if not rows:
-            return computed
-        computed += sum(row.count for row in rows)
-        compute(scheduler, memory, rows)
-        for one in list(scheduler.running):
-            if len(one.tokens) - one.num_prompt >= answer:
-                scheduler.finish(one)
-        scheduler.check()
-    raise AssertionError("the scheduler never came to an end")
+from scheduling import FakeMemory, compute, run, scheduler_of, sequence
 
 
 def test_decoding_rows_come_first_and_prompts_share_what_is_left() -> None:
@@ -184,6 +104,36 @@ def test_cells_run_out_and_nobody_fails() -> None:
     assert memory.most <= 80
     assert not scheduler.waiting
     assert not scheduler.running
+
+
+def crowd(cells: int, parked_bytes: int) -> tuple[int, int]:
+    """Four times what the cells can hold: pushes out, and tokens computed twice."""
+    scheduler, memory = scheduler_of(cells, slots=20, parallel=16, rows=64, parked_bytes=parked_bytes)
+    for number in range(32):
+        scheduler.add(sequence([number * 100 + k for k in range(20)]))
+    rows = run(scheduler, memory, answer=cells // 8)
+    assert memory.most <= cells
+    return scheduler.preempted, rows - 32 * (20 + cells // 8 - 1)
+
+
+def test_who_gave_its_cells_back_goes_on_where_it_was() -> None:
+    assert 0 < crowd(640, parked_bytes=1 << 20)[1] < crowd(640, parked_bytes=0)[1] / 4
+
+
+def test_nobody_starts_who_would_only_push_others_out() -> None:
+    assert 0 < crowd(640, parked_bytes=1 << 20)[0] < 32, "each was pushed out more than once"
+
+
+def test_a_prompt_that_another_one_outgrew_is_read_on_when_that_one_ends() -> None:
+    scheduler, memory = scheduler_of(64, slots=4, parallel=2, rows=8)
+    talker, reader = sequence([1, 2]), sequence(list(range(100, 140)))
+    scheduler.add(talker)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(reader)
+    while len(talker.tokens) < 50:
+        compute(scheduler, memory, [row for row in scheduler.schedule() if row.sequence is talker])
+    scheduler.finish(talker)
+    assert run(scheduler, memory, answer=1) == 40
 
 
 def test_a_cancelled_prompt_leaves_its_chunk_for_the_next() -> None:
@@ -341,12 +291,13 @@ class Traffic(RuleBasedStateMachine):
         length=st.integers(1, 60),
         tail=st.lists(st.integers(0, 2), max_size=6),
         group=st.sampled_from([0, 0, 0, 1, 2]),
+        priority=st.sampled_from(["interactive", "normal", "normal", "background"]),
     )
-    def arrive(self, stem: int, length: int, tail: list[int], group: int) -> None:
+    def arrive(self, stem: int, length: int, tail: list[int], group: int, priority: str) -> None:
         prompt = [stem * 100 + k for k in range(length)] + tail
         if len(prompt) < self.cells:
             self.prompts.append(prompt)
-            self.scheduler.add(sequence(prompt, group))
+            self.scheduler.add(sequence(prompt, group, priority))
 
     @precondition(lambda self: self.prompts)
     @rule(data=st.data())
@@ -357,7 +308,7 @@ class Traffic(RuleBasedStateMachine):
     def step(self, times: int) -> None:
         for _ in range(times):
             rows = self.scheduler.schedule()
-            assert rows or not self.scheduler.waiting, "requests wait, and nothing is computed"
+            assert rows or not (self.scheduler.waiting or self.scheduler.running), "somebody waits, nothing is computed"
             assert len({row.sequence.group for row in rows}) < 2, "a step has one set of adapters"
             compute(self.scheduler, self.memory, rows)
             for one in list(self.scheduler.running):

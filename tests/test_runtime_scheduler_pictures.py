@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from ingle.runtime.engine.scheduler import Limits, Scheduler, Sequence, Span
-from test_runtime_scheduler import FakeMemory, compute, run, scheduler_of, sequence
+from ingle.runtime.engine.scheduler import Limits, Scheduler
+from ingle.runtime.engine.sequence import Sequence, Span
+from scheduling import FakeMemory, compute, run, scheduler_of, sequence
 
 
 class WideMemory(FakeMemory):

@@ -142,6 +142,16 @@ def test_prompts_as_ids_and_lists(client: openai.OpenAI, server: Served, prompt:
     assert [work.prompt for work in server.model.works[before:]] == expected
 
 
+@pytest.mark.parametrize("priority", ["interactive", "background", None])
+def test_priorities_reach_the_engine(client: openai.OpenAI, server: Served, priority: str | None) -> None:
+    extra = {"priority": priority} if priority else {}
+    client.chat.completions.create(model="fake", messages=HELLO, extra_body=extra)
+    client.completions.create(model="fake", prompt="hi", extra_body=extra)
+    assert [work.asked.get("priority") for work in server.model.works[-2:]] == [priority] * 2
+    with pytest.raises(openai.BadRequestError, match="'interactive', 'normal' or 'background'"):
+        client.completions.create(model="fake", prompt="hi", extra_body={"priority": 5})
+
+
 def test_every_sampling_field_reaches_the_engine(client: openai.OpenAI, server: Served) -> None:
     fields: dict[str, Any] = {
         "temperature": 0.5,

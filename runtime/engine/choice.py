@@ -11,7 +11,7 @@ from .constraint import Matcher
 from .detokenizer import Detokenizer
 from .prompt import Prompt
 from .sampling import TokenSource
-from .scheduler import Sequence
+from .sequence import Sequence
 from .stream import Event
 
 Emit = Callable[[Event], None]

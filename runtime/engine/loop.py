@@ -24,7 +24,9 @@ from .choice import Choice, Flight
 from .detokenizer import Detokenizer
 from .info import context_options, core_groups, limits
 from .pace import Pace
-from .scheduler import Row, Scheduler, Sequence, Span
+from .priority import rank
+from .scheduler import Scheduler
+from .sequence import Row, Sequence, Span
 from .stream import Accepted, Finished
 
 
@@ -101,6 +103,7 @@ class Loop:
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             preempted=self._scheduler.preempted,
+            yielded_steps=self._scheduler.yielded,
             kv_used=self._scheduler.cells_used,
             kv_cells=self._info.kv_cells,
             parked_bytes=self._scheduler.cache.parked.bytes,
@@ -170,7 +173,7 @@ class Loop:
         written = [token for token in tokens if token >= 0]
         source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, written)
         group = self._group(request.adapters)
-        sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group)
+        sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group, rank=rank(request.priority))
         matcher = flight.matchers[index] if flight.matchers else None
         return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher)
 

@@ -81,6 +81,18 @@ class PrefixCache:
         """Tokens that a slot holds in the tree."""
         return sum(len(node.tokens) for node in self._tails[slot].path()) if slot in self._tails else 0
 
+    @property
+    def cells_in_use(self) -> int:
+        """Cells of the tree that a running request holds."""
+        return sum(len(node.tokens) for node in _descendants(self._root) if self._is_in_use(node))
+
+    def length_in_use(self, tokens: Sequence[int]) -> int:
+        """How much of ``tokens``, from their beginning, running requests hold."""
+        return max((length for node, length in self._walk(tokens) if self._is_in_use(node)), default=0)
+
+    def _is_in_use(self, node: Node) -> bool:
+        return not node.holders <= self._idle.keys()
+
     def match(self, tokens: Sequence[int]) -> Match:
         """The longest prefix of ``tokens`` that some slot holds and the memory can still use."""
         best = Match()
@@ -137,8 +149,8 @@ class PrefixCache:
         """
         freed = []
         for slot in self.idle_slots:
-            unused = sum(len(node.tokens) for node in self._tails[slot].path() if node.holders <= self._idle.keys())
-            if 2 * unused >= self.length(slot) and self._keep_copy(slot):
+            unused = sum(len(node.tokens) for node in self._tails[slot].path() if not self._is_in_use(node))
+            if 2 * unused >= self.length(slot) and self.keep_copy(slot):
                 freed.append(self.drop(slot))
         return freed
 
@@ -245,10 +257,10 @@ class PrefixCache:
 
     def _evict(self) -> int:
         oldest = next(iter(self._idle))
-        self._keep_copy(oldest)
+        self.keep_copy(oldest)
         return self.drop(oldest)
 
-    def _keep_copy(self, slot: int) -> bool:
+    def keep_copy(self, slot: int) -> bool:
         """Copy a slot's cells to ordinary memory; False where they do not fit there, or may not go there at all."""
         state = self._memory.save(slot, self._max_parked_bytes) if self._max_parked_bytes else None
         if state is not None:

@@ -10,7 +10,7 @@ from .. import picture
 from ..llama.projector import Chunk, NativeProjector, Piece
 from ..llama.vocab import Vocab
 from ..request import Request
-from .scheduler import Span
+from .sequence import Span
 
 MOST_ROWS = 1 << 24
 """Rows of one chunk of a picture, more than any can have."""

@@ -16,6 +16,7 @@ from ..llama.context import Context
 from ..llama.sampler import Sampler, has_penalties, look_back
 from ..llama.vocab import Vocab
 from ..request import Request, Sampling, TokenLogprob
+from .priority import rank
 
 CUSTOMARY = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 """llama.cpp's own defaults, for what neither the request nor the model says."""
@@ -73,6 +74,7 @@ def validate(request: Request, vocabulary: int) -> None:
         raise BadRequest("a stop string is empty, and would end every answer before it begins", param="stop")
     if not 1 <= request.n <= MAX_CHOICES:
         raise BadRequest(f"n is {request.n}; it must be 1 to {MAX_CHOICES}", param="n")
+    rank(request.priority)
     if request.logprobs is not None and not 0 <= request.logprobs <= MAX_LOGPROBS:
         raise BadRequest(f"logprobs is {request.logprobs}; it must be 0 to {MAX_LOGPROBS}", param="logprobs")
 

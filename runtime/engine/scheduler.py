@@ -15,102 +15,16 @@ from dataclasses import dataclass, field
 from .pace import Pace
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
+from .priority import RANK_TOKENS, Yielding
+from .sequence import Row, Sequence
 from .turns import Turns
 
-GROUP_SHIFT = 32  # above all token ids
+HEADROOM_SHARE = 16
+"""Of the cells one part in so many stays free when a request starts beside others: their answers grow into it. Without
+it, who gave its cells back would come back at once, and take them from the next."""
+
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """``count`` tokens from ``start`` that are the rows of a picture, computed in a step of their own.
-
-    positions: by how much the next token is further on; other than ``count`` where positions are those of a grid.
-    picture: what the loop computes them from.
-    """
-
-    start: int
-    count: int
-    positions: int
-    picture: object
-
-
-@dataclass(eq=False, slots=True)
-class Sequence:
-    """One answer being written. ``tokens``: the prompt and what was generated; ``computed`` of them lie in the cache.
-
-    spans: pictures among the tokens, in order.
-
-    committed: tokens that the prefix cache knows (a prefix of the computed ones).
-    cached: prompt tokens that were there already when the sequence first started.
-    skipped: steps in which it was running but got no row.
-    group: which adapters it is computed with. Groups share neither steps nor cells.
-    """
-
-    tokens: list[int]
-    num_prompt: int
-    spans: tuple[Span, ...] = ()
-    slot: int = -1
-    computed: int = 0
-    committed: int = 0
-    cached: int | None = None
-    skipped: int = 0
-    group: int = 0
-
-    def keys(self, start: int = 0, end: int | None = None) -> list[int]:
-        """The tokens as the prefix cache knows them: those of another group are others."""
-        tokens = self.tokens[start:end]
-        return [token + (self.group << GROUP_SHIFT) for token in tokens] if self.group else tokens
-
-    @property
-    def pending(self) -> int:
-        return len(self.tokens) - self.computed
-
-    @property
-    def decoding(self) -> bool:
-        return self.pending == 1 and self.computed >= self.num_prompt
-
-    @property
-    def private(self) -> int:
-        """Cells of its own, outside the prefix cache."""
-        return self.computed - self.committed
-
-    @property
-    def shares(self) -> bool:
-        """Whether each token has its index as its position, so that its cells can be others', too."""
-        return all(span.positions == span.count for span in self.spans)
-
-    @property
-    def position(self) -> int:
-        """Of the next token to compute."""
-        if not self.spans:
-            return self.computed
-        return self.computed + sum(span.positions - span.count for span in self.spans if span.start < self.computed)
-
-    @property
-    def span(self) -> Span | None:
-        """The picture that is to be computed next, if one is."""
-        return next((span for span in self.spans if span.start == self.computed), None)
-
-    @property
-    def readable(self) -> int:
-        """Pending tokens before the next picture."""
-        ahead = (span.start for span in self.spans if span.start >= self.computed)
-        return min(ahead, default=len(self.tokens)) - self.computed
-
-    def whole(self, length: int) -> int:
-        """The first tokens, ``length`` at most, that end within no picture."""
-        return next((span.start for span in self.spans if span.start < length < span.start + span.count), length)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """``count`` tokens of a sequence to compute now; ``output`` when the last one's logits choose the next token."""
-
-    sequence: Sequence
-    count: int
-    output: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +57,7 @@ class Scheduler:
         self._picture_last = False
         self._free_slots = list(range(self.limits.slots - 1, -1, -1))
         self._turns = Turns()
+        self._yielding = Yielding()
         self._steady: list[Row] = []
         self._spare_cells = 0
         self.cache = PrefixCache(
@@ -154,6 +69,11 @@ class Scheduler:
     @property
     def cells_used(self) -> int:
         return self.cache.cells + sum(sequence.private for sequence in self.running)
+
+    @property
+    def yielded(self) -> int:
+        """Steps in which background work let others compute."""
+        return self._yielding.steps
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Its tokens, and one more, must fit the cache."""
@@ -167,14 +87,22 @@ class Scheduler:
         if self._steady and not self.waiting and self._spare_cells >= len(self._steady):
             return self._steady
         self._admit()
-        for group in self._turns.order(sequence.group for sequence in self.running):
-            if rows := self._rows(group):
+        return self._step_of(self._active()) or self._step_of(self.running)
+
+    def _active(self) -> list[Sequence]:
+        """Who takes part in the next step: not the background while there is a foreground."""
+        foreground = [sequence for sequence in self.running if not sequence.gives_way]
+        mixed = 0 < len(foreground) < len(self.running)
+        return foreground if mixed and self._yielding.yields() else self.running
+
+    def _step_of(self, active: list[Sequence]) -> list[Row]:
+        for group in self._turns.order(sequence.group for sequence in active):
+            if rows := self._rows([sequence for sequence in active if sequence.group == group]):
                 self._turns.take(group)
                 return rows
         return []
 
-    def _rows(self, group: int) -> list[Row]:
-        running = [sequence for sequence in self.running if sequence.group == group]
+    def _rows(self, running: list[Sequence]) -> list[Row]:
         if picture := self._picture_row(running):
             self._steady = []
             return [picture]
@@ -185,8 +113,11 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
-        most = min(self.limits.rows, free_cells) - len(rows)
-        return rows + self._prompt_rows(group, self.pace.prompt_rows(len(rows), most))
+        unread = sum(sequence.pending for sequence in running if not sequence.decoding)
+        self._free(len(rows) + min(self.limits.rows, unread))
+        most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
+        waited_for = sum(not sequence.gives_way for sequence in decoding)
+        return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, most))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
         """The rows of a picture, for which the others wait; but between two of them, those who decode get a step."""
@@ -216,6 +147,15 @@ class Scheduler:
         sequence.slot, sequence.computed, sequence.committed = -1, 0, 0
         self.waiting.appendleft(sequence)
         self.preempted += 1
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's cells away, but for a copy in ordinary memory, if that has room: then it goes on
+        where it was."""
+        if self._sharing(sequence):
+            self._commit(sequence, sequence.computed)
+            self.memory.remove(sequence.slot, sequence.committed)
+            self.cache.keep_copy(sequence.slot)
+        self.restart(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence ends, complete or cancelled: what it computed stays for later prompts."""
@@ -247,21 +187,29 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Start waiting sequences, in order, while slots and cells last; one that waits for a prefix is passed over."""
-        for sequence in list(self.waiting):
-            if len(self.running) >= self.limits.parallel:
-                return
+        for sequence in sorted(self.waiting, key=lambda waiting: waiting.rank):
             if self._sharing(sequence) and self._prefix_is_coming(sequence):
                 continue
-            if not self._start(sequence):
-                return
+            while len(self.running) >= self.limits.parallel or not self._start(sequence):
+                if not self._push_background_out(sequence):
+                    return
+
+    def _push_background_out(self, sequence: Sequence) -> bool:
+        """Let the youngest background work make room for a sequence of another rank; False if there is none."""
+        if sequence.gives_way or not (background := [other for other in self.running if other.gives_way]):
+            return False
+        self._preempt(background[-1])
+        return True
 
     def _start(self, sequence: Sequence) -> bool:
+        if not self._has_room(sequence):
+            return False
         match = self._longest_match(sequence.keys(0, -1)) if self._sharing(sequence) else Match()
         match = Match(sequence.whole(match.length), match.slot)
         slot = self._take_slot()
         self.cache.adopt(slot, sequence.keys(0, match.length), match)
         self._free_slots += self.cache.park_unused()
-        if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1):
+        if not self._reserve(len(sequence.tokens) - match.length + len(self.running) + 1 + self._headroom()):
             self._free_slots.append(self.cache.drop(slot))
             return False
         self.waiting.remove(sequence)
@@ -291,6 +239,17 @@ class Scheduler:
             self._free_slots.append(self.cache.drop(self.cache.idle_slots[0]))
         return self._free_slots.pop()
 
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether a sequence fits beside those that run, once all idle conversations were gone."""
+        shared = self.cache.length_in_use(sequence.keys(0, -1)) if self._sharing(sequence) else 0
+        taken = self.cache.cells_in_use + sum(other.private + other.pending for other in self.running)
+        needed = len(sequence.tokens) - shared + len(self.running) + 1 + self._headroom()
+        return taken + needed <= self.limits.cells
+
+    def _headroom(self) -> int:
+        """Cells that stay free for the answers of others, while there are others."""
+        return self.limits.cells // HEADROOM_SHARE if self.running else 0
+
     def _reserve(self, cells: int) -> bool:
         """Whether ``cells`` can be promised beside what running prompts still need, letting idle ones go for it."""
         promised = sum(sequence.pending for sequence in self.running)
@@ -309,6 +268,7 @@ class Scheduler:
             other
             for other in self.running
             if other.computed < other.num_prompt and other.group == sequence.group and other.shares
+            if sequence.gives_way or not other.gives_way
         ]
         known = self.cache.match(prefix).length if reading else 0
         for other in reading:
@@ -318,24 +278,28 @@ class Scheduler:
         return False
 
     def _make_room(self, decoding: list[Sequence]) -> list[Sequence]:
-        """The decoding sequences that can go on: without a free cell for each, the youngest gives its cells back."""
+        """The decoding sequences that can go on: without a free cell for each, the youngest of the lowest priority
+        gives its cells back."""
         while decoding and not self._free(len(decoding)):
-            youngest = self.running[-1]
-            self.restart(youngest)
+            youngest = max(reversed(self.running), key=lambda running: running.rank)
+            self._preempt(youngest)
             decoding = [sequence for sequence in decoding if sequence is not youngest]
         return decoding[: self.limits.rows]
 
-    def _prompt_rows(self, group: int, budget: int) -> list[Row]:
+    def _prompt_rows(self, running: list[Sequence], budget: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer."""
         rows = []
-        prompts = [sequence for sequence in self.running if not sequence.decoding and sequence.group == group]
-        for sequence in sorted(prompts, key=lambda prompt: prompt.pending - prompt.skipped * self.limits.rows):
+        prompts = [sequence for sequence in running if not sequence.decoding]
+        for sequence in sorted(prompts, key=self._distance):
             count = min(sequence.readable, budget)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
             if count > 0:
                 rows.append(Row(sequence, count, count == sequence.pending))
                 budget -= count
         return rows
+
+    def _distance(self, prompt: Sequence) -> int:
+        return prompt.pending - prompt.skipped * self.limits.rows + prompt.rank * RANK_TOKENS
 
     def _commit(self, sequence: Sequence, end: int) -> None:
         tokens = sequence.keys(sequence.committed, end)

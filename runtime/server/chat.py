@@ -11,7 +11,7 @@ from typing import Any
 
 from ..chat import AnswerReader, Call, Output, Piece, Reading
 from ..engine.stream import Stream
-from ..request import Delta, ModelInfo, Sampling
+from ..request import Delta, ModelInfo, Priority, Sampling
 from .errors import UnsupportedParameter
 from .pool import Servable
 
@@ -36,9 +36,13 @@ class Chat:
     parallel_tool_calls: bool = True
     output: Output | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
+    priority: Priority | None = None
 
     def start(self, model: Servable) -> Stream:
         """Submit it. Blocks: the template is rendered here."""
+        extras = self._prompting()
+        if self.priority is not None:
+            extras["priority"] = self.priority
         return model.chat(
             self.messages,
             sampling=self.sampling,
@@ -47,7 +51,7 @@ class Chat:
             logprobs=self.logprobs,
             n=self.n,
             ignore_eos=self.ignore_eos,
-            **self._prompting(),
+            **extras,
         )
 
     def count(self, model: Servable) -> int:

@@ -26,6 +26,7 @@ COUNTERS: Mapping[str, str] = {
     "failed": "Requests that failed in the engine.",
     "preempted": "Times a running request made room for another.",
     "aborted_steps": "Steps stopped in their middle.",
+    "yielded_steps": "Steps in which background work let others compute.",
     "busy_s": "Seconds spent in steps.",
     "kernel_cpu_s": "CPU seconds of all threads in steps.",
 }

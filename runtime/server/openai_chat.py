@@ -210,6 +210,7 @@ class ChatRequest(Fields):
             self.parallel_tool_calls is not False,
             self.output(),
             effort_variables(self.reasoning_effort, info) | (self.chat_template_kwargs or {}),
+            self.priority,
         )
 
     def start(self, model: Servable, prompt: int) -> Stream:

@@ -114,6 +114,8 @@ class CompletionRequest(Fields):
         """Submit the prompt of that number."""
         output = self.output()
         extras: dict[str, Any] = {"output": output} if output is not None else {}
+        if self.priority is not None:
+            extras["priority"] = self.priority
         return model.generate(
             self.prompt[prompt],
             sampling=self.sampling(),

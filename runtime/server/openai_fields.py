@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from ...convert.errors import BadRequest
 from ..chat import Output
-from ..request import ModelInfo, Sampling
+from ..request import ModelInfo, Priority, Sampling
 from .keeping import seconds_of
 from .openai_output import output_of
 from .posted import Part, Posted
@@ -97,6 +97,7 @@ class Fields(Posted):
         | None
     ) = None
     ignore_eos: bool | None = None
+    priority: Priority | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

@@ -17,7 +17,7 @@ from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
 from ...convert.progress import Progress
 from ..chat import Output
 from ..engine.stream import Stream
-from ..request import EngineStats, ModelInfo, Sampling
+from ..request import EngineStats, ModelInfo, Priority, Sampling
 
 log = logging.getLogger("ingle.server")
 
@@ -46,6 +46,7 @@ class Servable(Protocol):
         tool_choice: str = ...,
         parallel_tool_calls: bool = ...,
         output: Output | None = ...,
+        priority: Priority = ...,
         **template_kwargs: Any,
     ) -> Stream: ...
     def generate(
@@ -59,6 +60,7 @@ class Servable(Protocol):
         n: int = ...,
         ignore_eos: bool = ...,
         output: Output | None = ...,
+        priority: Priority = ...,
     ) -> Stream: ...
     def adapted(self, *names: str) -> Servable: ...
     def render(self, messages: list[dict[str, Any]], **template_kwargs: Any) -> str: ...

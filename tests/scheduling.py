@@ -1,0 +1,91 @@
+"""A model of the KV cache that knows every cell, and the scheduler over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from ingle.runtime.engine.priority import rank
+from ingle.runtime.engine.scheduler import Limits, Scheduler
+from ingle.runtime.engine.sequence import GROUP_SHIFT, Row, Sequence
+
+
+@dataclass
+class FakeMemory:
+    """A unified KV cache: cells with a position, a token and the slots that share them."""
+
+    capacity: int
+    cells: list[tuple[int, int, set[int]]] = field(default_factory=list)
+    most: int = 0
+
+    def write(self, slot: int, start: int, tokens: list[int]) -> None:
+        self.cells += [(start + offset, token, {slot}) for offset, token in enumerate(tokens)]
+        self.most = max(self.most, len(self.cells))
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        for position, _, slots in self.cells:
+            if source in slots and start <= position < end:
+                slots.add(target)
+
+    def remove(self, slot: int, start: int = 0, end: int = -1) -> None:
+        for position, _, slots in self.cells:
+            if position >= start and (end < 0 or position < end):
+                slots.discard(slot)
+        self.cells = [cell for cell in self.cells if cell[2]]
+
+    def holds(self, slot: int, length: int) -> bool:
+        return any(slot in slots for _, _, slots in self.cells)
+
+    def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
+        packed = [key % 2**GROUP_SHIFT + (key >> GROUP_SHIFT << 20) for key in self.content(slot)]
+        state = np.array(packed, np.int32).view(np.uint8)
+        return state if state.nbytes <= max_bytes else None
+
+    def restore(self, slot: int, state: np.ndarray) -> bool:
+        assert not any(slot in slots for _, _, slots in self.cells), "the slot is not empty"
+        packed = state.view(np.int32).tolist()
+        self.write(slot, 0, [key % 2**20 + (key >> 20 << GROUP_SHIFT) for key in packed])
+        return True
+
+    def content(self, slot: int) -> list[int]:
+        held = sorted((position, token) for position, token, slots in self.cells if slot in slots)
+        assert [position for position, _ in held] == list(range(len(held))), "a hole or a double position"
+        return [token for _, token in held]
+
+
+def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
+    """What the engine does with a step, with tokens counted up instead of sampled."""
+    for row in rows:
+        sequence = row.sequence
+        memory.write(sequence.slot, sequence.computed, sequence.keys(sequence.computed, sequence.computed + row.count))
+    scheduler.advance(rows)
+    for row in rows:
+        if row.output:
+            row.sequence.tokens.append(1000 + len(row.sequence.tokens) % 3)
+
+
+def scheduler_of(
+    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16, parked_bytes: int = 0
+) -> tuple[Scheduler, FakeMemory]:
+    memory = FakeMemory(cells)
+    return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory), memory
+
+
+def sequence(tokens: list[int], group: int = 0, priority: str = "normal") -> Sequence:
+    return Sequence(list(tokens), len(tokens), group=group, rank=rank(priority))
+
+
+def run(scheduler: Scheduler, memory: FakeMemory, answer: int) -> int:
+    """Run until everybody has ``answer`` tokens; returns the rows computed."""
+    computed = 0
+    for _ in range(10_000):
+        rows = scheduler.schedule()
+        if not rows:
+            return computed
+        computed += sum(row.count for row in rows)
+        compute(scheduler, memory, rows)
+        for one in list(scheduler.running):
+            if len(one.tokens) - one.num_prompt >= answer:
+                scheduler.finish(one)
+        scheduler.check()
+    raise AssertionError("the scheduler never came to an end")
