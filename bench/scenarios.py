@@ -1,11 +1,12 @@
 """What users feel beside raw speed, each with its bound: PASS or FAIL with the figures.
 
-    python -m bench.scenarios [streams] [prefix] [leave] [overhead] [import] [--model FILE.gguf] [--exact FILE-f32.gguf]
+    python -m bench.scenarios [SCENARIO]... [--model FILE.gguf] [--exact FILE-f32.gguf]
 
 streams: eight answers at once say what each says alone, while the server stays responsive.
 prefix:  a conversation that was interrupted by another one finds its prompt again; sixteen share one prefix.
 leave:   a client that hangs up while its prompt is read frees the cores; others are not disturbed.
 overhead: what a streamed token costs beside the kernels.
+sampling: how long it takes to choose a token.
 import:  what importing and ``--help`` cost.
 """
 
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import imports, leave, machine, overhead, prefix, streams
+from . import imports, leave, machine, overhead, prefix, sampling, streams
 from .finding import Finding
 from .make_model import TINY, make
 from .report import findings_table, replace_table
@@ -38,6 +39,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "streams": lambda models: streams.findings(models.exact),
         "prefix": lambda models: prefix.findings(models.fast),
         "leave": lambda models: leave.findings(models.fast),
+        "sampling": lambda models: sampling.findings(models.tiny),
         "overhead": lambda models: overhead.findings(models.tiny),
         "import": lambda _: imports.findings(),
     }

@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..llama.vocab import Vocab
 from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Usage
 from .constraint import Matcher
 from .detokenizer import Detokenizer
+from .drawing import TokenSource
 from .prompt import Prompt
-from .sampling import TokenSource
+from .sampling import token_logprob
 from .sequence import Sequence
 from .stream import Event
 
@@ -36,6 +41,32 @@ class Choice:
     generated: int = 0
     unsent_tokens: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its next token is the one with the largest logit, and nothing else is asked."""
+        request = self.flight.request
+        return self.source.greedy and self.matcher is None and not request.ignore_eos and request.logprobs is None
+
+    def choose(self, logits: NDArray[np.float32], ends: NDArray[np.int64], vocab: Vocab) -> int:
+        """The next token. The logits are changed where the request asks for it; ``ends`` are the tokens that end it.
+
+        Raises:
+            EngineError: the logits are not numbers, or the constraint leads nowhere.
+        """
+        request, wants_logprobs = self.flight.request, self.flight.request.logprobs is not None
+        raw = logits.copy() if wants_logprobs else logits
+        if self.matcher is not None:
+            self.matcher.mask(logits)
+        elif request.ignore_eos:
+            logits[ends] = -np.inf
+        token = self.source.next(logits)
+        if (self.matcher is not None or wants_logprobs) and token not in ends:
+            if self.matcher is not None:
+                self.matcher.accept(token)
+            if request.logprobs is not None:
+                self.unsent_logprobs.append(token_logprob(raw, token, request.logprobs, vocab))
+        return token
 
     def emit(self, text: str, stop_detail: StopDetail | None = None) -> None:
         """Send what is certain; tokens without text wait for the next that has some."""

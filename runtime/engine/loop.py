@@ -22,6 +22,7 @@ from ..request import EngineStats, ModelInfo, StopDetail
 from . import sampling
 from .choice import Choice, Flight
 from .detokenizer import Detokenizer
+from .drawing import TokenSource
 from .info import context_options, core_groups, limits
 from .pace import Pace
 from .priority import rank
@@ -61,6 +62,7 @@ class Loop:
         self._leaving = False
         self._filled: list[Row] | None = None
         self._growing: list[Choice] = []
+        self._plain = False
         self.stopped = False
         self._counts: defaultdict[str, Any] = defaultdict(int)
 
@@ -133,8 +135,9 @@ class Loop:
             growing = [(self._choices[row.sequence], outputs[row.sequence.slot]) for row in rows if row.output]
             if len(growing) == len(rows) == sum(row.count for row in rows):
                 self._filled, self._growing = rows, [choice for choice, _ in growing]
+                self._plain = all(choice.plain for choice in self._growing)
             for choice, index in growing:
-                self._grow(choice, index, self._context.logits(index))
+                self._choose(choice, self._context.logits(index))
 
     def _step_again(self, rows: list[Row]) -> None:
         """The step before, one token further: nobody came or went, which is what most steps are like."""
@@ -147,8 +150,12 @@ class Loop:
         seconds = self._count_step(len(rows), len(rows), began)
         self._scheduler.pace.observe(len(rows), 0, seconds)
         self._scheduler.advance(rows)
-        for index, (choice, logits) in enumerate(zip(self._growing, self._context.all_logits(len(rows)), strict=True)):
-            self._grow(choice, index, logits)
+        if self._plain and (tokens := self._context.all_best(len(rows))) is not None:
+            for choice, token in zip(self._growing, tokens, strict=True):
+                self._grow(choice, token)
+        else:
+            for choice, logits in zip(self._growing, self._context.all_logits(len(rows)), strict=True):
+                self._choose(choice, logits)
 
     def _take_inbox(self) -> None:
         """Do all that was asked for; wait for it when there is nothing to compute."""
@@ -171,7 +178,7 @@ class Loop:
         request, tokens = flight.request, flight.prompt.tokens
         resolved = sampling.resolve(request.sampling, self._info.sampling, index)
         written = [token for token in tokens if token >= 0]
-        source = sampling.TokenSource(resolved, self._model.vocab, self._info.context_length, written)
+        source = TokenSource(resolved, self._model.vocab, self._info.context_length, written)
         group = self._group(request.adapters)
         sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group, rank=rank(request.priority))
         matcher = flight.matchers[index] if flight.matchers else None
@@ -263,21 +270,19 @@ class Loop:
                 flight.cached_tokens = row.sequence.cached or 0
                 self._add(cached_tokens=flight.cached_tokens)
 
-    def _grow(self, choice: Choice, index: int, logits: NDArray[np.float32]) -> None:
-        """Take the next token of a choice, and end the choice if that was its last."""
-        flight, request = choice.flight, choice.flight.request
-        raw = logits.copy() if choice.matcher and request.logprobs is not None else logits
-        if request.ignore_eos and choice.matcher is None:
-            logits[self._end_indices] = -np.inf
+    def _choose(self, choice: Choice, logits: NDArray[np.float32]) -> None:
+        if choice not in choice.flight.open:
+            return  # another choice of its request failed just now
         try:
-            if choice.matcher is not None:
-                choice.matcher.mask(logits)
-            token = choice.source.next(self._context, index, logits)
-            if choice.matcher is not None and token not in self._end_tokens:
-                choice.matcher.accept(token)
+            token = choice.choose(logits, self._end_indices, self._model.vocab)
         except EngineError as error:
-            self._land(flight, error)
-            return
+            self._land(choice.flight, error)
+        else:
+            self._grow(choice, token)
+
+    def _grow(self, choice: Choice, token: int) -> None:
+        """Take the next token of a choice, and end the choice if that was its last."""
+        flight = choice.flight
         if not flight.first_token:
             flight.first_token = time.monotonic()
         flight.completion_tokens += 1
@@ -287,9 +292,6 @@ class Loop:
             return
         choice.sequence.tokens.append(token)
         choice.unsent_tokens.append(token)
-        if request.logprobs is not None:
-            logprob = sampling.token_logprob(raw, token, request.logprobs, self._model.vocab)
-            choice.unsent_logprobs.append(logprob)
         text = choice.detokenizer.feed(self._model.vocab.piece(token, special=token in flight.shown))
         if (detail := self._ending(choice)) is None:
             choice.emit(text)

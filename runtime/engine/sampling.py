@@ -1,4 +1,4 @@
-"""From what a request asks to the token that is taken: defaults, checks, the draw, log-probabilities."""
+"""What a request asks of the sampling: defaults and checks; and the log-probabilities of what was taken."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ...convert.errors import BadRequest, EngineError
+from ...convert.errors import BadRequest
 from ...convert.gguf import Value
-from ..llama.context import Context
-from ..llama.sampler import Sampler, has_penalties, look_back
 from ..llama.vocab import Vocab
 from ..request import Request, Sampling, TokenLogprob
 from .priority import rank
@@ -49,16 +47,6 @@ def resolve(sampling: Sampling, defaults: Sampling, index: int) -> Sampling:
     return dataclasses.replace(sampling, **filled, seed=seed % SEED_SPACE)
 
 
-def is_greedy(sampling: Sampling) -> bool:
-    """Whether the choice is the largest raw logit, which needs no sampler chain."""
-    return (
-        sampling.temperature == 0
-        and not sampling.logit_bias
-        and not sampling.dry_multiplier
-        and not has_penalties(sampling)
-    )
-
-
 def validate(request: Request, vocabulary: int) -> None:
     """Raise :class:`BadRequest` naming the field that is out of range."""
     for name, (check, rule) in _RULES.items():
@@ -79,30 +67,6 @@ def validate(request: Request, vocabulary: int) -> None:
         raise BadRequest(f"logprobs is {request.logprobs}; it must be 0 to {MAX_LOGPROBS}", param="logprobs")
 
 
-class TokenSource:
-    """Chooses the tokens of one sequence."""
-
-    def __init__(self, sampling: Sampling, vocab: Vocab, window: int, prompt: list[int]) -> None:
-        self._sampler = None if is_greedy(sampling) else Sampler(sampling, vocab, window)
-        if self._sampler and (has_penalties(sampling) or sampling.dry_multiplier):
-            self._sampler.accept(prompt[-_history(sampling, window) :])
-
-    def next(self, context: Context, index: int, logits: NDArray[np.float32]) -> int:
-        """The next token, from the logits at a batch index (of which ``logits`` is the view).
-
-        Raises:
-            EngineError: the logits are not numbers (a broken model); text made of them would be noise.
-        """
-        token = int(logits.argmax()) if self._sampler is None else self._sampler.sample(context, index)
-        if not math.isfinite(logits.item(token)):
-            raise EngineError(f"the model computed {logits[token]} as a logit: its weights are broken or overflow")
-        return token
-
-    def close(self) -> None:
-        if self._sampler is not None:
-            self._sampler.close()
-
-
 def token_logprob(logits: NDArray[np.float32], token: int, top: int, vocab: Vocab) -> TokenLogprob:
     """``ln p`` of a token and of the ``top`` likeliest, under the softmax of the raw logits."""
     highest = float(logits.max())
@@ -114,12 +78,6 @@ def token_logprob(logits: NDArray[np.float32], token: int, top: int, vocab: Voca
     best = np.argpartition(logits, -top)[-top:] if top else np.empty(0, np.int64)
     ranked = best[np.argsort(-logits[best], kind="stable")]
     return dataclasses.replace(of(token), top=tuple(of(int(one)) for one in ranked))
-
-
-def _history(sampling: Sampling, window: int) -> int:
-    """Prompt tokens that penalties look back on."""
-    spans = (sampling.repeat_last_n, sampling.dry_penalty_last_n if sampling.dry_multiplier else 0)
-    return max(look_back(span, window) for span in spans) or 1
 
 
 _Rule = tuple[Callable[[float], bool], str]

@@ -170,14 +170,24 @@ class Context:
 
     def all_logits(self, count: int) -> list[NDArray[np.float32]]:
         """:meth:`logits` of each row of the last decode, all ``count`` of which had output."""
+        self._look(count)
+        return self._views
+
+    def all_best(self, count: int) -> list[int] | None:
+        """The token with the largest logit in each of :meth:`all_logits`; None if one of the logits is no number."""
+        self._look(count)
+        tokens = self._logits.argmax(axis=1)
+        return tokens.tolist() if np.isfinite(self._logits[np.arange(count), tokens]).all() else None
+
+    def _look(self, count: int) -> None:
         address = self._logits_address(self._handle)
         if (address, count) != self._seen:
             if not address:
                 raise EngineError("llama.cpp has no logits")
             rows: Any = (self._logits_row * count).from_address(address)
-            self._views = list(np.frombuffer(rows, np.float32).reshape(count, -1))
+            self._logits = np.frombuffer(rows, np.float32).reshape(count, -1)
+            self._views = list(self._logits)
             self._seen = (address, count)
-        return self._views
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits at a batch index of the last decode: a view of shape (vocabulary,), valid until the next."""
