@@ -53,12 +53,12 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse(listing(await pool.installed(), pool.loaded()))
+        return JSONResponse(listing(await pool.installed(), pool.loaded(), pool.expiry()))
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         installed = await pool.find(name)
-        return JSONResponse(entry(installed, pool.loaded().get(installed.place)))
+        return JSONResponse(entry(installed, pool.loaded().get(installed.place), pool.expiry().get(installed.place)))
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:

@@ -11,17 +11,21 @@ from .pool import Installed, Servable
 SHOWN_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
-def listing(installed: Sequence[Installed], loaded: Mapping[str, Servable]) -> dict[str, Any]:
-    return {"object": "list", "data": [entry(model, loaded.get(model.place)) for model in installed]}
+def listing(
+    installed: Sequence[Installed], loaded: Mapping[str, Servable], expiry: Mapping[str, float]
+) -> dict[str, Any]:
+    """``expiry``: Unix time at which an idle model is given up, for those that have one; by place."""
+    data = [entry(model, loaded.get(model.place), expiry.get(model.place)) for model in installed]
+    return {"object": "list", "data": data}
 
 
-def entry(installed: Installed, model: Servable | None) -> dict[str, Any]:
+def entry(installed: Installed, model: Servable | None, expires: float | None = None) -> dict[str, Any]:
     facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
     facts["vision"] = bool(model.info.projector if model is not None else installed.mmproj)
     if installed.adapters:
         facts["adapters"] = list(installed.adapters)
     if model is not None:
-        facts |= _facts(model.info)
+        facts |= _facts(model.info) | ({"expires_at": round(expires)} if expires is not None else {})
     return {
         "id": installed.name,
         "object": "model",
