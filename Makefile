@@ -4,16 +4,17 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed
 DEV     := $(VENV)/.installed-dev
+PAGE    := $(VENV)/.installed-page
 DEMO    := build/demo
 PROMPT  ?= Good morrow, friend. What news from the court?
 SOURCES := convert quantize runtime tests bench
 
-.PHONY: help demo test lint format types pytest soak fuzz bench clean
+.PHONY: help demo test lint format types pytest soak fuzz page-test page-pictures bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 demo: $(DEMO)/bard-Q8_0.gguf  ## convert and quantize examples/bard, and print its answer to PROMPT
 	$(BIN)/ingle run $< "$(PROMPT)" --temp 0 --max-tokens 64 < /dev/null
@@ -40,6 +41,12 @@ soak: $(DEV)  ## the long tests: kills at random moments, hours in minutes
 
 fuzz: $(DEV)  ## the property tests with other examples each time
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search
+
+page-test: $(PAGE)  ## the chat page in headless Chromium, which must be here (Debian: apt install chromium)
+	$(BIN)/python -m pytest -m browser
+
+page-pictures: $(PAGE) $(DEMO)/bard-Q8_0.gguf  ## the pictures of docs/page.md anew
+	PYTHONPATH=tests $(BIN)/python tests/page_pictures.py $(DEMO)/bard-Q8_0.gguf
 
 bench: $(DEV)  ## speed beside llama-bench and llama-server: see docs/benchmarks.md
 	$(BIN)/python -m bench.speed $(BENCH)
@@ -72,4 +79,8 @@ $(RUNTIME): pyproject.toml
 
 $(DEV): $(RUNTIME)
 	$(BIN)/python -m pip install -e '.[dev]'
+	@touch $@
+
+$(PAGE): $(DEV)
+	$(BIN)/python -m pip install -e '.[dev,page]'
 	@touch $@

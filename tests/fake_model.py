@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingle.convert.errors import Cancelled, ContextLengthExceeded, EngineCrashed, IngleError, ModelNotFound, QueueFull
-from ingle.runtime.chat import Conversation
+from ingle.runtime.chat import Conversation, pictures
 from ingle.runtime.engine.stream import Accepted, Finished, Stream
 from ingle.runtime.request import Delta, EngineStats, ModelInfo, Sampling, TokenLogprob, Usage
 from ingle.runtime.server.pool import Installed
@@ -95,9 +95,11 @@ class FakeModel:
 
     def chat(self, messages: Sequence[dict[str, Any]], **asked: Any) -> Stream:
         if not self.script.template:
-            return self._submit(" ".join(message["content"] for message in messages), messages, asked)
+            return self._submit(" ".join(str(message["content"]) for message in messages), messages, asked)
         about = ("tools", "tool_choice", "parallel_tool_calls", "output")
-        prompt = self.conversation.prompt(messages, **{key: asked[key] for key in about if key in asked})
+        prompt = self.conversation.prompt(
+            pictures.take(messages)[0], **{key: asked[key] for key in about if key in asked}
+        )
         stream = self._submit(prompt.text, messages, asked)
         stream.reading = prompt.reading
         return stream

@@ -258,7 +258,9 @@ def test_models(client: openai.OpenAI) -> None:
     assert models["fake"].ingle["context_length"] == 512
     assert models["fake"].ingle["context_reason"] == "memory"
     assert models["fake"].ingle["warnings"]
-    assert models["org/other:Q8_0"].ingle == {"loaded": False, "size_bytes": 10_000_000}
+    assert models["fake"].ingle["chat"] is True and models["fake"].ingle["vision"] is False
+    assert models["fake"].ingle["sampling"] == {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+    assert models["org/other:Q8_0"].ingle == {"loaded": False, "size_bytes": 10_000_000, "vision": False}
     assert client.models.retrieve("org/other:Q8_0").owned_by == "org"
 
 

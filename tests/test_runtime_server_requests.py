@@ -278,7 +278,7 @@ def test_an_unknown_model_is_not_another_one(server: Served) -> None:
 
 def test_unknown_routes_and_methods(server: Served) -> None:
     refused(server.ask("POST", "/v1/moderations", {}), 404, None, "unknown_url")
-    refused(server.ask("GET", "/"), 404, None, "unknown_url")
+    refused(server.ask("GET", "/absent"), 404, None, "unknown_url")
     refused(server.ask("GET", "/v1/models/"), 404, "model", "model_not_found")
     refused(server.ask("GET", CHAT), 405, None, "method_not_supported")
     refused(server.ask("DELETE", "/v1/models/fake"), 405, None, "method_not_supported")

@@ -25,6 +25,7 @@ from ingle.runtime.server.traffic import Traffic
 from served import Served, served
 
 KEY = "s3cret-ключ"
+OPEN = {("GET", path) for path in ("/health", "/", "/page/{file}")}
 ROUTES = {(route.method, route.path) for route in surface.ROUTES}
 
 
@@ -128,7 +129,7 @@ def test_the_routes_are_these(tmp_path: Path) -> None:
     assert len(app.routes) == len(ROUTES)
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(ROUTES - {("GET", "/health")}))
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES - OPEN))
 @pytest.mark.parametrize(
     "headers",
     [
@@ -150,8 +151,10 @@ def test_every_route_wants_the_key(locked: Served, method: str, path: str, heade
     assert "s3cret" not in answered.body.decode()
 
 
-@pytest.mark.parametrize("path", ["//health", "/health/", "/Health", "/v1/../health", "/absent", "/"])
-def test_nothing_but_health_itself_is_open(locked: Served, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["//health", "/health/", "/Health", "/v1/../health", "/absent", "//", "/page", "/pages/app.js"]
+)
+def test_nothing_but_health_and_the_page_is_open(locked: Served, path: str) -> None:
     assert locked.ask("GET", path).status == 401
 
 

@@ -72,6 +72,11 @@ def test_a_question_about_a_picture_gets_the_greedy_answer_of_transformers(
     assert answer.usage.completion_tokens == MOST
 
 
+def test_the_list_of_models_says_that_it_sees(client: openai.OpenAI) -> None:
+    (model,) = client.models.list().data
+    assert model.model_extra is not None and model.model_extra["ingle"]["vision"] is True
+
+
 def test_it_streams_as_well(client: openai.OpenAI, model: Path) -> None:
     with ask(client, question("other"), stream=True, logprobs=True) as stream:
         tokens = [t for chunk in stream for c in chunk.choices if c.logprobs for t in c.logprobs.content]

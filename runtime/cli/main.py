@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "run": "Ask a model once, or chat with it.",
         "serve": "Serve models through an OpenAI-style API.",
         "ps": "Show what a running server has loaded.",
+        "load": "Have a running server load a model.",
+        "unload": "Have a running server give a model's memory back.",
         "pull": "Fetch a model and make it ready to run.",
         "list": "List the models that are here.",
         "show": "Show what is known of a model.",

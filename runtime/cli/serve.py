@@ -15,6 +15,15 @@ MODELS_IN_MEMORY = 2
 LEVELS = ("debug", "info", "warning", "error")
 
 
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    from ..server.keeping import seconds_of
+
+    try:
+        return seconds_of(value) or 0.0
+    except BadRequest as error:
+        raise click.BadParameter(error.message) from error
+
+
 @click.command()
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -40,6 +49,13 @@ LEVELS = ("debug", "info", "warning", "error")
     show_default=True,
     help="Seconds that running requests get to finish when the server is told to end.",
 )
+@click.option(
+    "--keep-alive",
+    "keep_alive_s",
+    default="-1",
+    callback=_seconds,
+    help="How long an idle model stays in memory: 10m, 1h30m, seconds. [default: until room is needed]",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What goes to stderr.")
 @load_options
 def serve_command(
@@ -52,6 +68,7 @@ def serve_command(
     strict: bool,
     admin: bool,
     drain_timeout_s: float,
+    keep_alive_s: float,
     log_level: str,
     options: LoadOptions,
 ) -> None:
@@ -72,7 +89,9 @@ def serve_command(
         raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
     if options.adapters and len(models) != 1:
         raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
-    serving = ServeOptions(host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s, admin)
+    serving = ServeOptions(
+        host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s, admin, keep_alive_s
+    )
     listener = listen(serving)
     store = Store()
     with progress_bar() as progress:

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .anthropic_messages import CountRequest, MessagesRequest
+from .chat_page import page_routes
 from .errors import install
 from .exchange import Exchange
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
@@ -52,12 +53,12 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse(listing(await pool.installed(), pool.loaded()))
+        return JSONResponse(listing(await pool.installed(), pool.loaded(), pool.expiry()))
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         installed = await pool.find(name)
-        return JSONResponse(entry(installed, pool.loaded().get(installed.place)))
+        return JSONResponse(entry(installed, pool.loaded().get(installed.place), pool.expiry().get(installed.place)))
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
@@ -115,6 +116,7 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def count_tokens(request: Request) -> Response:
         return await exchange.consult(request, CountRequest)
 
+    page_routes(app)
     responses_routes(app, exchange)
     ollama_routes(app, exchange, tasking, admin=admin)
     return app

@@ -9,11 +9,11 @@ from ...convert.errors import BadRequest
 from ..engine.stream import Stream
 from ..request import ModelInfo
 from .chat import Chat
+from .keeping import Kept
 from .pool import Servable
-from .posted import Posted
 
 
-class Asking(Posted):
+class Asking(Kept):
     """A request that is one chat.
 
     without_effect: fields that are understood and change nothing here; they are reported with the ignored ones.
@@ -31,16 +31,11 @@ class Asking(Posted):
         return 1
 
     @property
-    def keep_alive_s(self) -> float | None:
-        """Seconds that the model is to stay in memory after this; None for as it is."""
-        return None
-
-    @property
     def includes_usage(self) -> bool:
         return True
 
     def ignored(self, strict: bool) -> list[str]:
-        """As :meth:`Posted.ignored`, and fields without effect, which are never refused."""
+        """As :meth:`.posted.Posted.ignored`, and fields without effect, which are never refused."""
         return super().ignored(strict) + [name for name in self.without_effect if getattr(self, name, None) is not None]
 
     def check(self, info: ModelInfo) -> None:

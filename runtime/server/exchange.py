@@ -18,6 +18,7 @@ from ..request import Delta, ModelInfo, Usage
 from .answer import Answer
 from .body import read_json
 from .chat import Opening
+from .keeping import of_header
 from .metrics import Metrics, Watch
 from .pool import Pool, Servable
 from .sse import ClientLeft, EventStream, Framing, Gone, attended
@@ -68,6 +69,8 @@ class Answerable(Protocol):
 
     model: str
 
+    @property
+    def keep_alive_s(self) -> float | None: ...
     def ignored(self, strict: bool) -> list[str]: ...
     def answer(self, model: Servable) -> dict[str, Any]: ...
 
@@ -93,7 +96,7 @@ class Exchange:
         try:
             asked = await asyncio.to_thread(dialect.parse, body if body is not None else await read_json(request))
             request.state.ignored = printable(asked.ignored(self.strict))
-            return await self._answered(request, asked, watch)
+            return await self._answered(request, asked, _kept(request, asked), watch)
         except (ClientLeft, ClientDisconnect):
             return Gone()
         except ContextLengthExceeded as error:
@@ -106,22 +109,21 @@ class Exchange:
             asked = await asyncio.to_thread(question.parse, await read_json(request))
             request.state.ignored = printable(asked.ignored(self.strict))
             headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
-            return JSONResponse(await attended(request.receive, self._consulted(asked)), headers=headers)
+            work = self._consulted(asked, _kept(request, asked))
+            return JSONResponse(await attended(request.receive, work), headers=headers)
         except (ClientLeft, ClientDisconnect):
             return Gone()
 
-    async def _consulted(self, asked: Answerable) -> dict[str, Any]:
-        lease = await self.pool.lease(asked.model)
+    async def _consulted(self, asked: Answerable, keep_s: float | None) -> dict[str, Any]:
+        lease = await self.pool.lease(asked.model, keep_s)
         try:
             return await asyncio.to_thread(asked.answer, lease.model)
         finally:
             lease.release()
 
-    async def _answered(self, request: Request, asked: Asked, watch: Watch) -> Response:
+    async def _answered(self, request: Request, asked: Asked, keep_s: float | None, watch: Watch) -> Response:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
-        answer = await attended(request.receive, self._open(asked))
-        if asked.keep_alive_s is not None:
-            self.pool.keep(answer.lease.place, asked.keep_alive_s)
+        answer = await attended(request.receive, self._open(asked, keep_s))
         writer = asked.writer(answer.opening)
         if asked.streams:
             return EventStream(_events(answer, asked, writer, watch), answer.close, headers, asked.framing)
@@ -130,9 +132,9 @@ class Exchange:
         finally:
             answer.close()
 
-    async def _open(self, asked: Asked) -> Answer:
+    async def _open(self, asked: Asked, keep_s: float | None) -> Answer:
         """An answer whose prompts the engine has taken."""
-        lease = await self.pool.lease(asked.model)
+        lease = await self.pool.lease(asked.model, keep_s)
         info = lease.model.info
         starts = [partial(asked.start, lease.model, prompt) for prompt in range(asked.num_prompts)]
         answer = Answer(lease, starts, info.parallel)
@@ -143,6 +145,12 @@ class Exchange:
             answer.close()
             raise
         return answer
+
+
+def _kept(request: Request, asked: Asked | Answerable) -> float | None:
+    """How long the model is to be kept after this: the body's word, or the header's."""
+    header = of_header(request)
+    return header if asked.keep_alive_s is None else asked.keep_alive_s
 
 
 async def _events(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> AsyncIterator[dict[str, Any]]:

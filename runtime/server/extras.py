@@ -8,14 +8,14 @@ from pydantic import Field
 
 from ...convert.errors import BadRequest
 from ..chat.toolbox import checked
+from .keeping import Kept
 from .openai_chat import ChatRequest, Message, tool_choice_of
 from .pool import Servable
-from .posted import Posted
 
 MOST_TOKENS = 1 << 20
 
 
-class Extra(Posted):
+class Extra(Kept):
     model: Annotated[str, Field(min_length=1, max_length=512)]
 
 

@@ -14,7 +14,6 @@ from ..request import Delta, ModelInfo, Sampling, Usage
 from .asking import Asking
 from .chat import effort_variables, thinking_variables
 from .errors import UnsupportedParameter, ollama_payload
-from .keeping import seconds_of
 from .openai_fields import INT64, MOST_LOGPROBS, MOST_STOPS, LookBack, Penalty, Repeat, Unit, UnitNotZero
 from .posted import Part
 from .sse import Framing, line
@@ -84,7 +83,6 @@ class OllamaAsking(Asking):
     stream: bool | None = None
     options: Options | None = None
     format: str | dict[str, Any] | None = None
-    keep_alive: Any = None
     think: bool | str | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
@@ -93,12 +91,7 @@ class OllamaAsking(Asking):
     def streams(self) -> bool:
         return self.stream is not False
 
-    @property
-    def keep_alive_s(self) -> float | None:
-        return seconds_of(self.keep_alive)
-
     def examine(self) -> None:
-        seconds_of(self.keep_alive)
         self.output()
         if self.settings.num_predict == 0:
             raise BadRequest("options.num_predict is 0; nothing would be written", param="options.num_predict")

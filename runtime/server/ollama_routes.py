@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ..request import Usage
 from .body import read_json
 from .exchange import Exchange
+from .keeping import of_header
 from .ollama_chat import ChatRequest, GenerateRequest
 from .ollama_embed import EmbedRequest, OldEmbedRequest
 from .ollama_fields import FRAMING, figures, now
@@ -48,7 +49,11 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
     async def api_generate(request: Request) -> Response:
         body = await read_json(request)
         asked = GenerateRequest.parse(body)
-        return await (_load(exchange, asked) if asked.only_loads else exchange.respond(request, GenerateRequest, body))
+        return await (
+            _load(exchange, asked, of_header(request))
+            if asked.only_loads
+            else exchange.respond(request, GenerateRequest, body)
+        )
 
     @app.post("/api/embed")
     async def api_embed(request: Request) -> Response:
@@ -75,16 +80,16 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
         return PlainTextResponse("")
 
 
-async def _load(exchange: Exchange, asked: GenerateRequest) -> Response:
+async def _load(exchange: Exchange, asked: GenerateRequest, header: float | None) -> Response:
     """No prompt: the model is loaded, or given up when it is to be kept for no time at all."""
-    ending = "unload" if asked.keep_alive_s == 0 else "load"
+    keep_s = header if asked.keep_alive_s is None else asked.keep_alive_s
     installed = await exchange.pool.find(asked.model)
-    if ending == "load":
-        (await exchange.pool.lease(installed.name)).release()
-    if asked.keep_alive_s is not None:
-        exchange.pool.keep(installed.place, asked.keep_alive_s)
+    if keep_s == 0:
+        exchange.pool.keep(installed.place, 0)
+    else:
+        (await exchange.pool.lease(installed.name, keep_s)).release()
     answer: dict[str, Any] = {"model": installed.name, "created_at": now(), "response": ""}
-    return JSONResponse(answer | figures(Usage(), ending))
+    return JSONResponse(answer | figures(Usage(), "unload" if keep_s == 0 else "load"))
 
 
 def _nothing() -> None:

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, field_validator
 from ...convert.errors import BadRequest
 from ..chat import Output
 from ..request import ModelInfo, Priority, Sampling
-from .keeping import seconds_of
+from .keeping import Kept
 from .openai_output import output_of
-from .posted import Part, Posted
+from .posted import Part
 from .sse import Framing
 
 MOST_CHOICES = 16
@@ -79,7 +79,7 @@ class StreamOptions(Part):
     include_obfuscation: bool | None = None
 
 
-class Fields(Posted):
+class Fields(Kept):
     """What every request that generates may carry. ``None`` is the same as leaving a field out."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
@@ -143,7 +143,6 @@ class Fields(Posted):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
-    keep_alive: Any = None
 
     @field_validator("stop", "dry_sequence_breakers")
     @classmethod
@@ -165,10 +164,6 @@ class Fields(Posted):
         return self.n or 1
 
     @property
-    def keep_alive_s(self) -> float | None:
-        return seconds_of(self.keep_alive)
-
-    @property
     def streams(self) -> bool:
         return bool(self.stream)
 
@@ -182,7 +177,6 @@ class Fields(Posted):
 
     def examine(self) -> None:
         self.output()
-        seconds_of(self.keep_alive)
 
     def sampling(self) -> Sampling:
         """Only the fields that were sent; the others keep the model's defaults."""

@@ -8,17 +8,24 @@ from typing import Any
 from ..request import ModelInfo
 from .pool import Installed, Servable
 
-
-def listing(installed: Sequence[Installed], loaded: Mapping[str, Servable]) -> dict[str, Any]:
-    return {"object": "list", "data": [entry(model, loaded.get(model.place)) for model in installed]}
+SHOWN_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
-def entry(installed: Installed, model: Servable | None) -> dict[str, Any]:
+def listing(
+    installed: Sequence[Installed], loaded: Mapping[str, Servable], expiry: Mapping[str, float]
+) -> dict[str, Any]:
+    """``expiry``: Unix time at which an idle model is given up, for those that have one; by place."""
+    data = [entry(model, loaded.get(model.place), expiry.get(model.place)) for model in installed]
+    return {"object": "list", "data": data}
+
+
+def entry(installed: Installed, model: Servable | None, expires: float | None = None) -> dict[str, Any]:
     facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
+    facts["vision"] = bool(model.info.projector if model is not None else installed.mmproj)
     if installed.adapters:
         facts["adapters"] = list(installed.adapters)
     if model is not None:
-        facts |= _facts(model.info)
+        facts |= _facts(model.info) | ({"expires_at": round(expires)} if expires is not None else {})
     return {
         "id": installed.name,
         "object": "model",
@@ -31,6 +38,7 @@ def entry(installed: Installed, model: Servable | None) -> dict[str, Any]:
 def _facts(info: ModelInfo) -> dict[str, Any]:
     return {
         "architecture": info.architecture,
+        "chat": bool(info.chat_templates),
         "parameters": info.parameters,
         "context_length": info.context_length,
         "context_trained": info.context_trained,
@@ -40,6 +48,7 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
         "flash_attention": info.flash_attention,
         "repacked": info.repacked,
         "parallel": info.parallel,
+        "sampling": {name: value for name in SHOWN_SAMPLING if (value := getattr(info.sampling, name)) is not None},
         "threads": info.threads,
         "gpu_layers": info.gpu_layers,
         "warnings": list(info.warnings),

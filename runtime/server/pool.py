@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
@@ -22,7 +23,6 @@ from ..request import EngineStats, ModelInfo, Priority, Sampling
 log = logging.getLogger("ingle.server")
 
 Result = TypeVar("Result")
-SHORTEST_IDLE_S = 0.5
 
 
 class Servable(Protocol):
@@ -79,6 +79,7 @@ class Installed:
     adapters: of those that are loaded with it, the ones that answer; None where it has none.
     model: the name of the model that is loaded for it; its own, if empty.
     mmproj: the projector of a vision model, where the loader would not find it by itself.
+    keep_alive_s: how long it stays in memory when idle, unless a request says otherwise; None for as the server has it.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Installed:
     adapters: tuple[str, ...] | None = None
     model: str = ""
     mmproj: str | None = None
+    keep_alive_s: float | None = None
 
     @property
     def place(self) -> str:
@@ -151,19 +153,23 @@ class _Slot:
 
 
 class Pool:
-    """At most ``max_models`` in memory. Lives on one event loop; nothing in it blocks that loop."""
+    """At most ``max_models`` in memory, idle ones for ``keep_alive_s``. Lives on one event loop; nothing in it blocks
+    that loop."""
 
-    def __init__(self, catalog: Catalog, *, max_models: int) -> None:
+    def __init__(self, catalog: Catalog, *, max_models: int, keep_alive_s: float = math.inf) -> None:
         self._catalog = catalog
         self._max_models = max_models
         self._slots: dict[str, _Slot] = {}
         self._clock = itertools.count(1)
         self._closed = False
+        self._keep_alive_s = keep_alive_s
+        self._kept: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closings: set[asyncio.Task[None]] = set()
 
-    async def lease(self, name: str) -> Lease:
-        """The model of that name, loaded if need be.
+    async def lease(self, name: str, keep_s: float | None = None) -> Lease:
+        """The model of that name, loaded if need be. ``keep_s``: how long it is kept after this and what comes behind
+        it; None leaves that as it is.
 
         Raises:
             ModelNotFound: nothing of that name is installed. LoadFailed: it would not load.
@@ -173,13 +179,21 @@ class Pool:
         slot = self._slot(installed)
         slot.users += 1
         slot.last_used = next(self._clock)
+        if keep_s is not None or slot.name not in self._kept:
+            usual = self._keep_alive_s if installed.keep_alive_s is None else installed.keep_alive_s
+            self._kept[slot.name] = usual if keep_s is None else keep_s
+        self._wind(slot.name)
         try:
             model = await asyncio.shield(slot.loading)
         except BaseException:
-            slot.release()
+            self._leave(slot)
             raise
         answering = model if installed.adapters is None else model.adapted(*installed.adapters)
-        return Lease(installed.name, installed.place, answering, slot.release)
+        return Lease(installed.name, installed.place, answering, partial(self._leave, slot))
+
+    def _leave(self, slot: _Slot) -> None:
+        slot.release()
+        self._wind(slot.name)
 
     async def installed(self) -> Sequence[Installed]:
         return await asyncio.to_thread(self._catalog.list)
@@ -202,7 +216,7 @@ class Pool:
         if slot is not None and slot.users:
             raise QueueFull(f"{installed.name} is at work", hint="try again when it is done")
         if slot is not None:
-            del self._slots[installed.place]
+            self._drop(slot)
             await _close(slot)
         await asyncio.to_thread(self._catalog.remove, installed.name)
 
@@ -213,30 +227,39 @@ class Pool:
 
     def keep(self, name: str, seconds: float) -> None:
         """Give the model at a place up when it has been idle for so long; infinity keeps it."""
+        if name in self._slots:
+            self._kept[name] = seconds
+            self._wind(name)
+
+    def _wind(self, name: str) -> None:
+        """Start the clock of the model at a place if it is idle, stop it if it is not."""
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
-        if seconds < math.inf:
-            loop = asyncio.get_running_loop()
-            self._timers[name] = loop.call_later(seconds, self._expire, name, max(seconds, SHORTEST_IDLE_S))
+        slot, seconds = self._slots.get(name), self._kept.get(name, math.inf)
+        if not self._closed and slot is not None and not slot.users and seconds < math.inf:
+            self._timers[name] = asyncio.get_running_loop().call_later(seconds, self._expire, slot, seconds)
 
     def expiry(self) -> dict[str, float]:
-        """Unix time at which each model that is not kept for good is given up."""
+        """Unix time at which each model that is not kept for good is given up, at the earliest where it is at work."""
         now = asyncio.get_running_loop().time()
-        return {name: time.time() + timer.when() - now for name, timer in self._timers.items()}
+        finite = {name: seconds for name, seconds in self._kept.items() if seconds < math.inf}
+        left = {name: timer.when() - now for name, timer in self._timers.items()}
+        return {name: time.time() + left.get(name, seconds) for name, seconds in finite.items()}
 
-    def _expire(self, name: str, seconds: float) -> None:
-        self._timers.pop(name, None)
-        slot = self._slots.get(name)
-        if slot is None:
-            return
-        if slot.users or not slot.loading.done():
-            self.keep(name, seconds)
-            return
-        del self._slots[name]
-        log.info("unloading %s: it was idle for %.0f s", name, seconds)
+    def _expire(self, slot: _Slot, seconds: float) -> None:
+        """It is idle, or its clock would have been stopped."""
+        self._drop(slot)
+        log.info("unloading %s: it was idle for %.0f s", slot.name, seconds)
         closing = asyncio.create_task(_close(slot))
         self._closings.add(closing)
         closing.add_done_callback(self._closings.discard)
+
+    def _drop(self, slot: _Slot) -> None:
+        """Nobody finds it any more, and what was said of keeping it is forgotten."""
+        del self._slots[slot.name]
+        self._kept.pop(slot.name, None)
+        if (timer := self._timers.pop(slot.name, None)) is not None:
+            timer.cancel()
 
     async def close(self) -> None:
         """Close all models; requests that still run end with ``EngineClosed``. A model that is still being loaded is
@@ -256,7 +279,7 @@ class Pool:
             return slot
         given_up = [slot] if slot is not None else self._make_room()
         for old in given_up:
-            self._slots.pop(old.name, None)
+            self._drop(old)
         loading = asyncio.create_task(self._load(installed, given_up))
         loading.add_done_callback(_heed)
         self._slots[installed.place] = _Slot(installed.place, loading)

@@ -14,7 +14,9 @@ from ...convert.errors import IngleError
 from .errors import Forbidden, InvalidKey, response
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-OPEN_PATH = "/health"
+OPEN_PATHS = frozenset({"/health", "/"})
+OPEN_PREFIX = "/page/"
+"""What needs no key: whether the server is there, and the page, which asks for the key and holds nothing itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Rules:
         headers = Headers(scope=scope)
         self._check_host(headers, _address(scope))
         _check_origin(headers)
-        if self.api_key is not None and scope["path"] != OPEN_PATH:
+        if self.api_key is not None and not _is_open(scope["path"]):
             self._check_key(headers, self.api_key)
 
     def _check_host(self, headers: Headers, address: str) -> None:
@@ -82,6 +84,10 @@ def bracketed(address: str) -> str:
 
 def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
 def _address(scope: Scope) -> str:

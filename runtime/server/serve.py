@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ POLL_S = 0.01
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only. ``admin``:
-    clients may fetch and delete models."""
+    clients may fetch and delete models. ``keep_alive_s``: how long an idle model stays in memory."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -47,6 +48,7 @@ class ServeOptions:
     strict: bool = False
     drain_timeout_s: float = 30.0
     admin: bool = False
+    keep_alive_s: float = math.inf
 
 
 class Stop:
@@ -114,7 +116,7 @@ async def run(
 ) -> None:
     """Like :func:`serve`, on a loop that is already running, until ``stop`` is asked."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "ingle-server"))
-    pool = Pool(catalog, max_models=options.max_models)
+    pool = Pool(catalog, max_models=options.max_models, keep_alive_s=options.keep_alive_s)
     traffic = Traffic()
     exchange = Exchange(pool, Metrics(pool.loaded), options.strict)
     server = _Server(create_app(exchange, _rules(options), traffic, admin=options.admin))

@@ -42,6 +42,8 @@ class Route:
 
 
 ROUTES = (
+    Route("GET", "/", "a page to chat on"),
+    Route("GET", "/page/{file}", "its style, its script, its icon"),
     Route("GET", "/health", "whether the server takes requests"),
     Route("GET", "/metrics", "figures for Prometheus"),
     Route("GET", "/openapi.json", "this, for programs"),

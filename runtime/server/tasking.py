@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from ...convert.errors import BadRequest, UnsupportedModel
 from .body import read_json
 from .errors import shown
+from .keeping import Kept, of_header
 from .pool import Pool
-from .posted import Posted
 from .sse import ClientLeft, Gone, attended
 
 MOST_INPUTS = 2048
@@ -36,7 +36,8 @@ class Tasker(Protocol):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A validated request. model: None for the only one there is. write: the name of the model and the results of the
-    inputs -> the body of the answer. ignored: fields that nobody knows."""
+    inputs -> the body of the answer. ignored: fields that nobody knows. keep_alive_s: how long the model stays after
+    it, if said."""
 
     model: str | None
     task: str
@@ -44,9 +45,10 @@ class Asked:
     write: Callable[[str, list[Any]], Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     ignored: Sequence[str] = ()
+    keep_alive_s: float | None = None
 
 
-class Body(Posted):
+class Body(Kept):
     """What a dialect takes for a task."""
 
     @abstractmethod
@@ -72,7 +74,8 @@ class Tasking:
     async def respond(self, request: Request, kind: type[Body], **values: str) -> Response:
         """The answer to a request whose body is a ``kind``, with ``values`` of its path."""
         try:
-            asked = await asyncio.to_thread(self._asked, kind, {**await read_json(request), **values})
+            header = of_header(request)
+            asked = await asyncio.to_thread(self._asked, kind, {**await read_json(request), **values}, header)
             request.state.ignored = ", ".join(name.encode("unicode_escape").decode() for name in asked.ignored)[:1000]
             body = await attended(request.receive, self._answer(asked))
         except (ClientLeft, ClientDisconnect):
@@ -80,15 +83,16 @@ class Tasking:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
         return JSONResponse(body, headers=headers)
 
-    def _asked(self, kind: type[Body], body: Mapping[str, Any]) -> Asked:
+    def _asked(self, kind: type[Body], body: Mapping[str, Any], header: float | None) -> Asked:
         posted = kind.parse(body)
         asked, ignored = posted.asked(), posted.ignored(self.strict)
         if len(asked.inputs) > MOST_INPUTS:
             raise BadRequest(f"{len(asked.inputs)} inputs are more than {MOST_INPUTS}", param="input")
-        return replace(asked, ignored=ignored)
+        kept = posted.keep_alive_s
+        return replace(asked, ignored=ignored, keep_alive_s=header if kept is None else kept)
 
     async def _answer(self, asked: Asked) -> Any:
-        lease = await self.pool.lease(await self._name(asked.model))
+        lease = await self.pool.lease(await self._name(asked.model), asked.keep_alive_s)
         try:
             if not isinstance(lease.model, Tasker):
                 raise UnsupportedModel(
