@@ -37,9 +37,10 @@ class Writer(Protocol):
 class Asked(Protocol):
     """A validated request of a dialect."""
 
-    model: str
     framing: ClassVar[Framing]
 
+    @property
+    def model(self) -> str | None: ...
     @property
     def streams(self) -> bool: ...
     @property
@@ -67,8 +68,8 @@ class Dialect(Protocol):
 class Answerable(Protocol):
     """A validated request that needs no generating."""
 
-    model: str
-
+    @property
+    def model(self) -> str | None: ...
     @property
     def keep_alive_s(self) -> float | None: ...
     def ignored(self, strict: bool) -> list[str]: ...
