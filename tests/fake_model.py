@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingle.convert.errors import Cancelled, ContextLengthExceeded, EngineCrashed, IngleError, ModelNotFound, QueueFull
+from ingle.convert.errors import (
+    BadRequest,
+    Cancelled,
+    ContextLengthExceeded,
+    EngineCrashed,
+    IngleError,
+    ModelNotFound,
+    QueueFull,
+)
 from ingle.runtime.chat import Conversation
 from ingle.runtime.engine.stream import Accepted, Finished, Stream
 from ingle.runtime.request import Delta, EngineStats, ModelInfo, Sampling, TokenLogprob, Usage
@@ -219,6 +227,11 @@ class FakeCatalog:
         raise ModelNotFound(
             f"there is no model {name!r} here", hint=f"available: {', '.join(self.names)}", param="model"
         )
+
+    def default(self) -> Installed:
+        if len(self.names) != 1:
+            raise BadRequest("model is missing", hint=f"available: {', '.join(self.names)}", param="model")
+        return self.find(self.names[0])
 
     def fetch(self, name: str, progress: Any) -> Installed:
         progress("downloading", 5, 10)

@@ -34,6 +34,8 @@ def test_a_chat_as_its_prompt(server: Served) -> None:
     prompt = server.ask("POST", "/apply-template", body).json["prompt"]
     assert prompt == server.model.render(ASK, tools=TOOLS)
     assert "get_weather" in prompt and prompt.endswith("<|im_start|>assistant\n")
+    without = server.ask("POST", "/apply-template", body | {"add_generation_prompt": False}).json["prompt"]
+    assert without + "<|im_start|>assistant\n" == prompt
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_a_wrong_message_is_refused_by_its_place(server: Served, messages: Any, 
 
 def test_missing_fields_are_named(server: Served) -> None:
     refused(server.ask("POST", CHAT, {"model": "fake"}), 400, "messages", "invalid_request")
-    refused(server.ask("POST", CHAT, {"messages": []}), 400, "model", "invalid_request")
+    refused(server.ask("POST", CHAT, {"messages": []}), 400, "messages", "invalid_request")
     refused(server.ask("POST", COMPLETIONS, {"model": "fake"}), 400, "prompt", "invalid_request")
 
 

@@ -106,12 +106,21 @@ def test_reranking_as_cohere_and_as_tei(server: Served) -> None:
     case = golden("rank")[0]
     scores = 1 / (1 + np.exp(-np.array(case["logits"])))
     body = {"model": "rank", "query": case["query"], "documents": case["documents"], "top_n": 3}
-    results = server.ask("POST", "/v1/rerank", body).json["results"]
+    answer = server.ask("POST", "/v1/rerank", body).json
+    results = answer["results"]
+    assert server.ask("POST", "/rerank", body).json == answer
+    whole = server.ask("POST", "/v1/rerank", body | {"top_n": None}).json
+    assert answer["usage"] == whole["usage"]  # all were read
+    texts = len(case["query"]) * len(case["documents"]) + sum(map(len, case["documents"]))  # a token is a byte
+    assert whole["usage"]["total_tokens"] > texts
     assert [one["relevance_score"] for one in results] == pytest.approx(sorted(scores, reverse=True)[:3], abs=1e-3)
     assert [one["document"]["text"] for one in results] == [case["documents"][one["index"]] for one in results]
     body = {"model": "rank", "query": case["query"], "texts": case["documents"], "raw_scores": True}
     results = server.ask("POST", "/rerank", body).json
     assert [one["score"] for one in results] == pytest.approx(sorted(case["logits"], reverse=True), abs=5e-3)
+    assert len(server.ask("POST", "/rerank", body | {"top_n": 2}).json) == 2
+    for wrong in ({"documents": ["a"]}, {"texts": None}, {"return_documents": True}):
+        assert server.ask("POST", "/rerank", body | wrong).status == 400
 
 
 def test_classifying_as_vllm_and_as_tei(server: Served) -> None:

@@ -19,7 +19,7 @@ from .chat import Chat, Opening, Spoken, effort_variables, thinking_variables
 from .chat import Part as SpokenPart
 from .errors import UnsupportedParameter, anthropic_payload, shown
 from .openai_fields import MOST_STOPS, Unit, UnitNotZero
-from .posted import Part
+from .posted import ModelName, Part
 from .sse import Framing, named_event
 
 MOST_MESSAGES = 2048
@@ -71,7 +71,7 @@ class MessagesRequest(Asking):
     )
     without_effect: ClassVar[tuple[str, ...]] = ("inference_geo", "speed", "diagnostics")
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName = None
     max_tokens: Annotated[int, Field(ge=1)]
     messages: Annotated[list[MessageField], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: str | list[dict[str, Any]] | None = None

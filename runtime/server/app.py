@@ -9,6 +9,8 @@ from .anthropic_messages import CountRequest, MessagesRequest
 from .errors import install
 from .exchange import Exchange
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
+from .extras import CountRequest as ChatCountRequest
+from .llamacpp_completion import CompletionRequest as LlamaCompletionRequest
 from .metrics import CONTENT_TYPE
 from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
@@ -50,6 +52,7 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def docs() -> Response:
         return HTMLResponse(page())
 
+    @app.get("/models")
     @app.get("/v1/models")
     async def models() -> Response:
         return JSONResponse(listing(await pool.installed(), pool.loaded()))
@@ -59,6 +62,12 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
         installed = await pool.find(name)
         return JSONResponse(entry(installed, pool.loaded().get(installed.place)))
 
+    @app.post("/chat/completions/input_tokens")
+    @app.post("/v1/chat/completions/input_tokens")
+    async def chat_input_tokens(request: Request) -> Response:
+        return await exchange.consult(request, ChatCountRequest)
+
+    @app.post("/chat/completions")
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         return await exchange.respond(request, ChatRequest)
@@ -66,6 +75,11 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         return await exchange.respond(request, CompletionRequest)
+
+    @app.post("/completion")
+    @app.post("/completions")
+    async def llamacpp_completion(request: Request) -> Response:
+        return await exchange.respond(request, LlamaCompletionRequest)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:

@@ -55,6 +55,14 @@ class StoreCatalog:
             pass
         raise self._not_found(name)
 
+    def default(self) -> Installed:
+        """The model that the server was started with, or the only one that is kept; adapters want to be named."""
+        given = [one.installed for one in self._given if not one.installed.adapters]
+        there = given or list(self.list())
+        if len({model.place for model in there}) == 1:
+            return there[0]
+        raise BadRequest("model is missing", hint=self._available(), param="model")
+
     def load(self, installed: Installed) -> Servable:
         from ..model import Model
         from ..tasks.model import is_for_tasks
@@ -82,10 +90,13 @@ class StoreCatalog:
         self._store.remove(self.find(name).name)
 
     def _not_found(self, name: str) -> ModelNotFound:
+        return ModelNotFound(f"there is no model {name[:100]!r} here", hint=self._available(), param="model")
+
+    def _available(self) -> str:
         names = [model.name for model in self.list()]
         more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
         there = ", ".join(names[:MOST_LISTED]) + more if names else "nothing yet (run: ingle pull org/name)"
-        return ModelNotFound(f"there is no model {name[:100]!r} here", hint=f"available: {there}", param="model")
+        return f"available: {there}"
 
 
 def prepare(texts: Iterable[str], store: Store, progress: Progress = silent, mmproj: str | None = None) -> list[Given]:

@@ -36,9 +36,10 @@ class Writer(Protocol):
 class Asked(Protocol):
     """A validated request of a dialect."""
 
-    model: str
     framing: ClassVar[Framing]
 
+    @property
+    def model(self) -> str | None: ...
     @property
     def streams(self) -> bool: ...
     @property
@@ -66,8 +67,8 @@ class Dialect(Protocol):
 class Answerable(Protocol):
     """A validated request that needs no generating."""
 
-    model: str
-
+    @property
+    def model(self) -> str | None: ...
     def ignored(self, strict: bool) -> list[str]: ...
     def answer(self, model: Servable) -> dict[str, Any]: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,13 +11,13 @@ from ...convert.errors import BadRequest
 from ..chat.toolbox import checked
 from .openai_chat import ChatRequest, Message, tool_choice_of
 from .pool import Servable
-from .posted import Posted
+from .posted import ModelName, Posted
 
 MOST_TOKENS = 1 << 20
 
 
 class Extra(Posted):
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName = None
 
 
 class TokenizeRequest(Extra):
@@ -53,8 +54,19 @@ class ApplyTemplateRequest(Extra):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
 
     def answer(self, model: Servable) -> dict[str, Any]:
-        asked = ChatRequest.parse(self.model_dump(exclude_none=True))
+        asked = ChatRequest.parse(self.model_dump(exclude_none=True, exclude={"add_generation_prompt"}))
         checked(asked.tools, tool_choice_of(asked.tool_choice))
-        return {"prompt": asked.chat(model.info).render(model)}
+        chat = asked.chat(model.info)
+        if self.add_generation_prompt is False:
+            chat = replace(chat, variables={**chat.variables, "add_generation_prompt": False})
+        return {"prompt": chat.render(model)}
+
+
+class CountRequest(ChatRequest):
+    """A chat, of which only the tokens of the prompt are counted."""
+
+    def answer(self, model: Servable) -> dict[str, Any]:
+        return {"object": "chat.completion.input_tokens", "input_tokens": self.chat(model.info).count(model)}

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from .posted import ModelName
 from .tasking import Asked, Body, texts_of
 
 
 class EmbeddingRequest(Body):
     """``prompt_name`` and ``truncate`` are ours: a prompt of the model, and leave to cut what is too long."""
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName = None
     input: Annotated[list[str], BeforeValidator(texts_of, json_schema_input_type=str | list[str])]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None

@@ -13,7 +13,7 @@ from ..chat import Output
 from ..request import ModelInfo, Sampling
 from .keeping import seconds_of
 from .openai_output import output_of
-from .posted import Part, Posted
+from .posted import ModelName, Part, Posted
 from .sse import Framing
 
 MOST_CHOICES = 16
@@ -85,7 +85,7 @@ class Fields(Posted):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = UNSUPPORTED
     framing: ClassVar[Framing] = Framing()
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
@@ -194,8 +194,12 @@ class Fields(Posted):
         if self.dry_sequence_breakers is not None:
             values["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
         if self.logit_bias is not None:
-            values["logit_bias"] = _token_ids(self.logit_bias)
+            values["logit_bias"] = self.biases()
         return Sampling(**values)
+
+    def biases(self) -> dict[int, float]:
+        """``logit_bias`` by token id."""
+        return _token_ids(self.logit_bias or {})
 
     def output(self) -> Output | None:
         """The shape that the answer must have. Raises :class:`BadRequest` for one that makes no sense."""

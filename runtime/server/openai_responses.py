@@ -18,7 +18,7 @@ from .asking import Asking
 from .chat import Chat, Opening, effort_variables
 from .errors import UnsupportedParameter, payload, shown
 from .openai_fields import MOST_LOGPROBS, UnitNotZero
-from .posted import Part
+from .posted import ModelName, Part
 from .responses_items import items_of, messages_of
 from .responses_store import ResponsesStore
 from .responses_writer import ResponsesWriter
@@ -67,7 +67,7 @@ class ResponsesRequest(Asking):
     )
     without_effect: ClassVar[tuple[str, ...]] = ()
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: ModelName = None
     input: str | list[Any]
     instructions: str | None = None
     previous_response_id: str | None = None

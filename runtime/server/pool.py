@@ -101,6 +101,10 @@ class Catalog(Protocol):
         """Raise ``ModelNotFound``, which lists what there is; never fetch anything."""
         ...
 
+    def default(self) -> Installed:
+        """The model of a request that names none. Raise ``BadRequest`` where choosing one would be a guess."""
+        ...
+
     def load(self, installed: Installed) -> Servable: ...
     def fetch(self, name: str, progress: Progress) -> Installed:
         """Fetch and build what is not here yet."""
@@ -160,14 +164,15 @@ class Pool:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closings: set[asyncio.Task[None]] = set()
 
-    async def lease(self, name: str) -> Lease:
-        """The model of that name, loaded if need be.
+    async def lease(self, name: str | None) -> Lease:
+        """The model of that name, or the one of requests that name none; loaded if need be.
 
         Raises:
+            BadRequest: there is none of that kind.
             ModelNotFound: nothing of that name is installed. LoadFailed: it would not load.
             QueueFull: there is room for ``max_models`` only, and all of them are at work.
         """
-        installed = await asyncio.to_thread(self._catalog.find, name)
+        installed = await self.find(name)
         slot = self._slot(installed)
         slot.users += 1
         slot.last_used = next(self._clock)
@@ -182,7 +187,9 @@ class Pool:
     async def installed(self) -> Sequence[Installed]:
         return await asyncio.to_thread(self._catalog.list)
 
-    async def find(self, name: str) -> Installed:
+    async def find(self, name: str | None) -> Installed:
+        if name is None:
+            return await asyncio.to_thread(self._catalog.default)
         return await asyncio.to_thread(self._catalog.find, name)
 
     @property

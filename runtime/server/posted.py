@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UnknownParameter, UnsupportedParameter, of_validation, path, shown
 
 Parsed = TypeVar("Parsed", bound="Posted")
+ModelName = Annotated[str, Field(min_length=1, max_length=512)] | None
+"""Which model; None for the one that the server was started with, where it was started with one."""
 
 
 class Part(BaseModel):

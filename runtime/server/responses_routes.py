@@ -15,6 +15,7 @@ def responses_routes(app: FastAPI, exchange: Exchange) -> None:
     """Add them to ``app``, over a store of their own."""
     store = ResponsesStore()
 
+    @app.post("/responses")
     @app.post("/v1/responses")
     async def responses(request: Request) -> Response:
         return await exchange.respond(request, ResponsesDialect(store))

@@ -11,6 +11,8 @@ from typing import Any
 
 from .anthropic_messages import CountRequest, MessagesRequest
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
+from .extras import CountRequest as ChatCountRequest
+from .llamacpp_completion import CompletionRequest as LlamaCompletionRequest
 from .ollama_chat import ChatRequest as OllamaChatRequest
 from .ollama_chat import GenerateRequest
 from .ollama_embed import EmbedRequest, OldEmbedRequest
@@ -25,12 +27,13 @@ from .task_bodies import ClassifyRequest, Embed, Predict, Rerank, RerankRequest,
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``fields``: the class of its body; None for one without."""
+    """``fields``: the class of its body; None for one without. ``also``: other paths that are the same."""
 
     method: str
     path: str
     says: str
     fields: type[Part] | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -46,9 +49,16 @@ ROUTES = (
     Route("GET", "/metrics", "figures for Prometheus"),
     Route("GET", "/openapi.json", "this, for programs"),
     Route("GET", "/docs", "this, for people"),
-    Route("GET", "/v1/models", "the installed models"),
+    Route("GET", "/v1/models", "the installed models", also=("/models",)),
     Route("GET", "/v1/models/{name}", "one of them"),
-    Route("POST", "/v1/chat/completions", "a chat", ChatRequest),
+    Route("POST", "/v1/chat/completions", "a chat", ChatRequest, also=("/chat/completions",)),
+    Route(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        "the tokens of a chat counted",
+        ChatCountRequest,
+        also=("/chat/completions/input_tokens",),
+    ),
     Route("POST", "/v1/completions", "a text continued", CompletionRequest),
     Route("POST", "/v1/embeddings", "texts as vectors", EmbeddingRequest),
     Route("POST", "/v1/rerank", "documents by their relevance", RerankRequest),
@@ -57,7 +67,7 @@ ROUTES = (
     Route("POST", "/embed", "texts as vectors, as text-embeddings-inference has it", Embed),
     Route("POST", "/rerank", "texts by their relevance, as text-embeddings-inference has it", Rerank),
     Route("POST", "/predict", "texts labelled, as text-embeddings-inference has it", Predict),
-    Route("POST", "/v1/responses", "a chat as items", ResponsesRequest),
+    Route("POST", "/v1/responses", "a chat as items", ResponsesRequest, also=("/responses",)),
     Route("GET", "/v1/responses/{name}", "a response again"),
     Route("DELETE", "/v1/responses/{name}", "a response forgotten"),
     Route("POST", "/v1/responses/{name}/cancel", "refused: none run in the background"),
@@ -75,6 +85,13 @@ ROUTES = (
     Route("POST", "/api/show", "what a model's file says", NameRequest),
     Route("POST", "/api/pull", "fetch and build a model, under --admin", NameRequest),
     Route("DELETE", "/api/delete", "remove a model, under --admin", NameRequest),
+    Route(
+        "POST",
+        "/completion",
+        "a text continued, as llama.cpp's server has it",
+        LlamaCompletionRequest,
+        also=("/completions",),
+    ),
     Route("POST", "/tokenize", "a text as token ids", TokenizeRequest),
     Route("POST", "/detokenize", "token ids as a text", DetokenizeRequest),
     Route("POST", "/apply-template", "a chat as its prompt", ApplyTemplateRequest),

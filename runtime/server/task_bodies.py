@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator
 
+from ...convert.errors import BadRequest
 from .errors import shown
-from .posted import Part
+from .posted import ModelName, Part
 from .tasking import Asked, Body
 
-Model = Annotated[str, Field(min_length=1, max_length=512)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -28,7 +28,7 @@ class TaskRequest(Body):
     """``task`` comes from the path. ``input``, or ``inputs`` as the hub's API has it: one, or a list."""
 
     task: str
-    model: Model
+    model: ModelName = None
     input: Any = Field(validation_alias=AliasChoices("input", "inputs"))
     parameters: dict[str, Any] | None = None
 
@@ -47,7 +47,7 @@ class Document(Part):
 class RerankRequest(Body):
     """Cohere's and Jina's: documents as texts, or as objects with one."""
 
-    model: Model
+    model: ModelName = None
     query: str
     documents: Annotated[list[str | Document], Field(min_length=1)]
     top_n: Count | None = None
@@ -70,13 +70,15 @@ class RerankRequest(Body):
             }
             for one in results[0]["results"]
         ]
-        return {"object": "list", "model": model, "results": ranked}
+        tokens = results[0]["tokens"]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "model": model, "results": ranked, "usage": usage}
 
 
 class ClassifyRequest(Body):
     """vLLM's."""
 
-    model: Model
+    model: ModelName = None
     input: str | list[str]
     truncate: bool | None = None
 
@@ -103,7 +105,7 @@ class Embed(Body):
     """text-embeddings-inference's ``/embed``."""
 
     inputs: str | list[str]
-    model: Model | None = None
+    model: ModelName = None
     normalize: bool | None = None
     truncate: bool | None = None
     prompt_name: str | None = None
@@ -121,18 +123,32 @@ class Embed(Body):
 
 
 class Rerank(Body):
-    """text-embeddings-inference's ``/rerank``."""
+    """text-embeddings-inference's ``/rerank``. With ``documents`` in place of ``texts`` it is ``/v1/rerank``, as
+    llama.cpp has it."""
 
     query: str
-    texts: Annotated[list[str], Field(min_length=1)]
-    model: Model | None = None
+    texts: Annotated[list[str], Field(min_length=1)] | None = None
+    documents: Annotated[list[str | Document], Field(min_length=1)] | None = None
+    model: ModelName = None
     raw_scores: bool | None = None
     return_text: bool | None = None
+    return_documents: bool | None = None
+    top_n: Count | None = None
     truncate: bool | None = None
 
+    def examine(self) -> None:
+        if (self.texts is None) == (self.documents is None):
+            raise BadRequest("either texts or documents must be given", param="texts")
+        theirs = ("raw_scores", "return_text") if self.texts is None else ("return_documents",)
+        if wrong := next((name for name in theirs if getattr(self, name) is not None), None):
+            raise BadRequest(f"{wrong} belongs to {'texts' if self.texts is None else 'documents'}", param=wrong)
+
     def asked(self) -> Asked:
+        if self.documents is not None:
+            names = ("model", "query", "documents", "top_n", "return_documents", "truncate")
+            return RerankRequest(**{name: getattr(self, name) for name in names}).asked()
         given = {"query": self.query, "documents": self.texts}
-        return Asked(self.model, "rerank", [given], self._written, _said(truncate=self.truncate))
+        return Asked(self.model, "rerank", [given], self._written, _said(top_k=self.top_n, truncate=self.truncate))
 
     def _written(self, _model: str, results: list[Any]) -> list[dict[str, Any]]:
         score = "logit" if self.raw_scores else "score"
@@ -146,7 +162,7 @@ class Predict(Body):
     """text-embeddings-inference's ``/predict``: a text, a pair as a list of two, or a list of lists of one or two."""
 
     inputs: Any
-    model: Model | None = None
+    model: ModelName = None
     raw_scores: bool | None = None
     truncate: bool | None = None
 

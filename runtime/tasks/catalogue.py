@@ -41,6 +41,7 @@ def _embeddings(encoder: Encoder, inputs: Sequence[Any], settings: Settings, pro
 
 
 def _similarity(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
+    settings["progress"] = progress
     return [
         {"scores": embedding.similarities(encoder, one["source_sentence"], one["sentences"], **settings)}
         for one in inputs
@@ -53,9 +54,13 @@ def _features(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progr
 
 
 def _rerank(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
+    top_k = settings.pop("top_k")
+    found = [
+        reranking.rerank(encoder, given["query"], given["documents"], **settings, progress=progress) for given in inputs
+    ]
     return [
-        {"results": [_shown(one) for one in reranking.rerank(encoder, given["query"], given["documents"], **settings)]}
-        for given in inputs
+        {"results": [_shown(one) for one in ranked[:top_k]], "tokens": sum(one.tokens for one in ranked)}
+        for ranked in found
     ]
 
 

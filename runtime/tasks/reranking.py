@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """index: of the document among those given. score: from 0 to 1. logit: what the model said. cut: tokens of query
-    and document that were left out."""
+    """index: of the document among those given. score: from 0 to 1. logit: what the model said. tokens, cut: of query
+    and document, how many were read and how many left out."""
 
     index: int
     score: float
     logit: float
     document: str
+    tokens: int = 0
     cut: int = 0
 
 
@@ -51,6 +52,13 @@ def rerank(
     logits = np.array([out[0] for out in encoder.read(encoded, head.run, progress)], np.float32)
     scores = sigmoid(logits)
     return [
-        Ranked(int(index), float(scores[index]), float(logits[index]), documents[index], encoded[index].cut)
+        Ranked(
+            int(index),
+            float(scores[index]),
+            float(logits[index]),
+            documents[index],
+            len(encoded[index].ids),
+            encoded[index].cut,
+        )
         for index in np.argsort(-logits, kind="stable")[:top_k]
     ]
