@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...convert.errors import EngineError, LoadFailed
 from ...convert.ggml import TYPES
+from .abort import AbortFlag, heed
 from .library import library, native_log
 from .model import NativeModel
 
@@ -25,8 +26,17 @@ class PairsContext:
         LoadFailed: no memory for it.
     """
 
-    def __init__(self, model: NativeModel, source_tokens: int, slots: int, cells: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: NativeModel,
+        source_tokens: int,
+        slots: int,
+        cells: int,
+        threads: int,
+        abort: AbortFlag | None = None,
+    ) -> None:
         self._lib = library()
+        self._abort = abort or AbortFlag()
         self.source_tokens, self.slots, self.cells = source_tokens, slots, cells
         self._vocabulary = model.vocab.size
         self._handle = self._create(model, threads)
@@ -45,6 +55,7 @@ class PairsContext:
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True
+        self._abort.watched_by(params)
         with native_log() as lines:
             handle = self._lib.llama_init_from_model(model.handle, params)
         if not handle:
@@ -57,13 +68,14 @@ class PairsContext:
         """Read texts, each for the slots that will write of it. What was read and written before is forgotten.
 
         Raises:
-            EngineError: llama.cpp failed.
+            EngineError: llama.cpp failed. Cancelled: the flag was set that was given to it.
         """
         self._lib.llama_memory_clear(self._memory, True)
         positions = [position for text in texts for position in range(len(text))]
         owners = [owner for text, owner in zip(texts, slots, strict=True) for _ in text]
         self._batch.fill([token for text in texts for token in text], positions, owners)
         status = self._lib.llama_encode(self._handle, self._batch.native)
+        heed(status)
         if status != 0:
             raise EngineError(f"llama.cpp could not read {len(positions)} tokens (code {status})")
 
@@ -71,10 +83,11 @@ class PairsContext:
         """Write one token into each of ``slots`` at ``position``; the logits behind it, (slots, vocabulary).
 
         Raises:
-            EngineError: llama.cpp failed.
+            EngineError: llama.cpp failed. Cancelled: the flag was set that was given to it.
         """
         self._batch.fill(tokens, [position] * len(tokens), [(slot,) for slot in slots])
         status = self._lib.llama_decode(self._handle, self._batch.native)
+        heed(status)
         if status != 0:
             raise EngineError(f"llama.cpp could not write {len(tokens)} tokens at {position} (code {status})")
         pointer = self._lib.llama_get_logits(self._handle)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...convert.errors import EngineError, LoadFailed
 from ...convert.ggml import TYPES
+from .abort import AbortFlag, heed
 from .library import library, native_log
 from .model import NativeModel
 
@@ -35,8 +36,11 @@ class StatesContext:
         LoadFailed: no memory for texts that long.
     """
 
-    def __init__(self, model: NativeModel, capacity: int, threads: int, *, flash: bool = False) -> None:
+    def __init__(
+        self, model: NativeModel, capacity: int, threads: int, abort: AbortFlag | None = None, *, flash: bool = False
+    ) -> None:
         self._lib = library()
+        self._abort = abort or AbortFlag()
         self.capacity = capacity
         self.most_texts = min(most_texts(model), capacity)  # a text has a token at least
         self._handle = self._create(model, threads, flash)
@@ -59,6 +63,7 @@ class StatesContext:
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True
+        self._abort.watched_by(params)
         with native_log() as lines:
             handle = self._lib.llama_init_from_model(model.handle, params)
         if not handle:
@@ -75,6 +80,7 @@ class StatesContext:
 
         Raises:
             ValueError: no tokens, more than ``capacity``, or too many texts. EngineError: llama.cpp failed.
+            Cancelled: the flag was set that was given to it.
         """
         count = sum(map(len, texts))
         if not all(texts) or not 0 < count <= self.capacity or len(texts) > self.most_texts:
@@ -86,6 +92,7 @@ class StatesContext:
             self._lib.llama_memory_clear(self._memory, True)
         compute = self._lib.llama_encode if self._encodes else self._lib.llama_decode
         status = compute(self._handle, self._batch.native)
+        heed(status)
         if status != 0:
             raise EngineError(f"llama.cpp could not compute {len(texts)} texts of {count} tokens (code {status})")
         ends = np.cumsum([len(text) for text in texts])

@@ -6,7 +6,6 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from fastapi import Request
@@ -24,19 +23,27 @@ MOST_INPUTS = 2048
 IGNORED_HEADER = "X-Ingle-Ignored"
 
 
+class Running(Protocol):
+    """A task that is being done; leaving :meth:`wait` early gives it up."""
+
+    async def wait(self) -> Any: ...
+    @property
+    def give_up(self) -> Callable[[], None]: ...
+
+
 @runtime_checkable
 class Tasker(Protocol):
     """What the server needs of a model for tasks; :class:`~ingle.runtime.tasks.process.TaskProcess` is one."""
 
     @property
     def tasks(self) -> Sequence[str]: ...
-    def run(self, name: str, inputs: Any, parameters: Mapping[str, Any]) -> Any: ...
+    def begin(self, name: str, inputs: Any, parameters: Mapping[str, Any]) -> Running: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A validated request. model: None for the only one there is. write: the name of the model and the results of the
-    inputs -> the body of the answer. ignored: fields that nobody knows."""
+    """A validated request. model: None for the one of requests that name none. write: the name of the model and the
+    results of the inputs -> the body of the answer. ignored: fields that nobody knows."""
 
     model: str | None
     task: str
@@ -88,24 +95,31 @@ class Tasking:
         return replace(asked, ignored=ignored)
 
     async def _answer(self, asked: Asked) -> Any:
-        lease = await self.pool.lease(await self._name(asked.model))
+        lease = await self.pool.lease(asked.model)
         try:
             if not isinstance(lease.model, Tasker):
                 raise UnsupportedModel(
                     f"{lease.name} cannot do {asked.task}: it continues texts",
                     hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",
                 )
-            work = partial(lease.model.run, asked.task, list(asked.inputs), asked.parameters)
-            results = await asyncio.to_thread(work)
+            results = await (await _begun(lease.model, asked)).wait()
         finally:
             lease.release()
         return asked.write(lease.name, results)
 
-    async def _name(self, given: str | None) -> str:
-        """``given``, or the only model there is."""
-        if given is not None:
-            return given
-        names = [installed.name for installed in await self.pool.installed()]
-        if len(names) != 1:
-            raise BadRequest("model is missing", hint=f"there are {', '.join(names[:20]) or 'none'}", param="model")
-        return names[0]
+
+async def _begun(model: Tasker, asked: Asked) -> Running:
+    """Beginning writes the inputs to a pipe, so it happens in a thread. If the request is given up meanwhile, so is the
+    work as soon as there is some."""
+    beginning = asyncio.to_thread(model.begin, asked.task, list(asked.inputs), asked.parameters)
+    begun = asyncio.ensure_future(beginning)
+    try:
+        return await asyncio.shield(begun)
+    except asyncio.CancelledError:
+        begun.add_done_callback(_give_up)
+        raise
+
+
+def _give_up(begun: asyncio.Future[Running]) -> None:
+    if not begun.cancelled() and begun.exception() is None:
+        begun.result().give_up()

@@ -92,7 +92,7 @@ class Encoder(Loaded[StatesContext]):
         done = 0
         budget = packing.FLASH_STEP_TOKENS if self._flash else packing.STEP_TOKENS
         for step in packing.steps(lengths, most_texts(self.model), budget):
-            for index, states in zip(step, self._computed([texts[index] for index in step]), strict=True):
+            for index, states in zip(step, self._computed([texts[index] for index in step], progress), strict=True):
                 found[index] = then(states)
             done += len(step)
             progress("read", done, len(texts))
@@ -118,10 +118,10 @@ class Encoder(Loaded[StatesContext]):
         """The labels of each text or pair; see :func:`.classification.classify`."""
         return classification.classify(self, texts, truncate=truncate)
 
-    def _computed(self, texts: Sequence[Encoded]) -> list[Array]:
+    def _computed(self, texts: Sequence[Encoded], progress: Progress) -> list[Array]:
         ids = [text.ids for text in texts]
         inputs = self._inputs(texts) if any(any(text.segments) for text in texts) else None
-        with self._lock:
+        with self._turn(progress):
             return self._ready(sum(map(len, ids))).states(ids, inputs)
 
     def _inputs(self, texts: Iterable[Encoded]) -> Array:
@@ -147,7 +147,7 @@ class Encoder(Loaded[StatesContext]):
             capacity = max(SMALLEST_CONTEXT, 1 << (tokens - 1).bit_length())
             capacity = min(capacity, max(tokens, self.longest_text, packing.FLASH_STEP_TOKENS))
             flash = self._flash or self._score_bytes(capacity) > available_memory_bytes() // 2
-            self._context = StatesContext(self.model, capacity, self.threads, flash=flash)
+            self._context = StatesContext(self.model, capacity, self.threads, self._abort, flash=flash)
         return self._context
 
 

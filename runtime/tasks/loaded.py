@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from ...convert.errors import EngineClosed
+from ...convert.progress import Progress
+from ..llama.abort import AbortFlag
 from ..llama.model import NativeModel
 from ..machine import thread_count
+from .work import Work
 
 
 class Closable(Protocol):
@@ -20,7 +25,7 @@ AContext = TypeVar("AContext", bound=Closable)
 
 
 class Loaded(Generic[AContext]):
-    """What every kind of model for tasks has. A context is used under ``_lock``.
+    """What every kind of model for tasks has. A context is used in a :meth:`_turn`, and looks at ``_abort``.
 
     Raises:
         BadGGUF, LoadFailed: the file cannot be loaded.
@@ -30,12 +35,21 @@ class Loaded(Generic[AContext]):
         self.model = NativeModel(path)
         self.threads = threads or thread_count()
         self.closed = False
-        self._lock = threading.Lock()
+        self._lock, self._handover = threading.Lock(), threading.Lock()
         self._context: AContext | None = None
+        self._abort = AbortFlag()
+        self._whose: Progress | None = None  # the work that is being computed
 
     @property
     def name(self) -> str:
         return self.model.name
+
+    def give_up(self, work: Work) -> None:
+        """End ``work`` with :class:`Cancelled`: at once if it is being computed, else when its turn comes."""
+        work.give_up()
+        with self._handover:
+            if self._whose is work:
+                self._abort.set()
 
     def close(self) -> None:
         """Give the memory back. May be called twice."""
@@ -51,6 +65,23 @@ class Loaded(Generic[AContext]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _turn(self, progress: Progress) -> Iterator[None]:
+        """The context belongs to the work that reports to ``progress`` while the block runs."""
+        with self._lock:
+            self._pass_to(progress)
+            try:
+                if isinstance(progress, Work):
+                    progress.heed()
+                yield
+            finally:
+                self._pass_to(None)
+
+    def _pass_to(self, progress: Progress | None) -> None:
+        with self._handover:
+            self._whose = progress
+            self._abort.clear()
 
     def _drop_context(self) -> None:
         if self._context is not None:

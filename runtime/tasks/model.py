@@ -17,6 +17,7 @@ from .head import KEY as HEAD
 from .heads import POOLED, possible, unfit
 from .seq2seq import Seq2Seq
 from .task import Task
+from .work import Work
 from .writing import WRITING
 
 READERS = (
@@ -122,6 +123,10 @@ class TaskModel:
         single = isinstance(inputs, str | Mapping)
         results = task.run(self._model, task.inputs([inputs] if single else list(inputs)), settings, progress)
         return results[0] if single else results
+
+    def give_up(self, work: Work) -> None:
+        """End what reports to ``work`` with :class:`Cancelled`, wherever it is."""
+        self._model.give_up(work)
 
     def close(self) -> None:
         """Give the memory back. May be called twice."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -23,8 +23,10 @@ from ..engine.at_exit import close_at_exit
 from ..engine.wire import Answer, Call
 from ..request import EngineStats, ModelInfo
 from .model import Inputs, TaskModel
+from .work import Work
 
 STOP_S = 5.0
+RUN, GIVE_UP = "run", "give up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,38 @@ class Ready:
 
     info: ModelInfo
     tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task that is being done. ``give_up`` ends it with ``Cancelled``, within milliseconds, unless it is done."""
+
+    outcome: Future[Any]
+    give_up: Callable[[], None]
+
+    def result(self) -> Any:
+        """Wait for it; raises its error. Giving up waiting gives it up."""
+        try:
+            return read(self.outcome.result())
+        except BaseException:
+            if not self.outcome.done():
+                self.give_up()
+            raise
+
+    async def wait(self) -> Any:
+        """The same, for asyncio."""
+        try:
+            return read(await asyncio.wrap_future(self.outcome))
+        except asyncio.CancelledError:
+            self.give_up()
+            raise
+
+
+def read(outcome: Any) -> Any:
+    """What a task gave; raised if it is an error."""
+    if isinstance(outcome, IngleError):
+        raise outcome
+    return outcome
 
 
 class TaskProcess:
@@ -60,17 +94,19 @@ class TaskProcess:
 
     def run(self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None) -> Any:
         """See :meth:`TaskModel.run`."""
+        return self.begin(name, inputs, parameters).result()
+
+    def begin(self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None) -> Running:
+        """The same, without waiting for it."""
         number, answer = next(self._ids), Future[Any]()
+        answer.set_running_or_notify_cancel()  # only the child ends it
         with self._lock:
             if self._failure is not None:
                 raise self._failure
             self._calls[number] = answer
         arguments = {"name": name, "inputs": inputs, "parameters": parameters}
-        self._send(Call(number, "run", arguments))
-        outcome = answer.result()
-        if isinstance(outcome, IngleError):
-            raise outcome
-        return outcome
+        self._send(Call(number, RUN, arguments))
+        return Running(answer, lambda: self._send(Call(number, GIVE_UP, {})))
 
     def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
         """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
@@ -166,24 +202,40 @@ def serve() -> None:
         connection.send(error)
         return
     connection.send(Ready(model.info, model.tasks))
-    lock = threading.Lock()
-    while True:
+    _Desk(model, connection).serve()
+
+
+class _Desk:
+    """Takes what the parent asks, each in a thread of its own."""
+
+    def __init__(self, model: TaskModel, connection: Connection) -> None:
+        self._model = model
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._works: dict[int, Work] = {}
+
+    def serve(self) -> NoReturn:
+        while True:
+            try:
+                call: Call = self._connection.recv()
+            except (EOFError, OSError):  # the parent has no more to ask, or is gone
+                os._exit(0)
+            if call.method == RUN:
+                self._works[call.id] = Work()
+                threading.Thread(target=self._answer, args=(call,), daemon=True).start()
+            elif (work := self._works.get(call.id)) is not None:
+                self._model.give_up(work)
+
+    def _answer(self, call: Call) -> None:
         try:
-            call: Call = connection.recv()
-        except (EOFError, OSError):  # the parent has no more to ask, or is gone
-            os._exit(0)
-        threading.Thread(target=_answer, args=(model, call, connection, lock), daemon=True).start()
-
-
-def _answer(model: TaskModel, call: Call, connection: Connection, lock: threading.Lock) -> None:
-    try:
-        outcome: Any = model.run(**call.arguments)
-    except IngleError as error:
-        outcome = error
-    except Exception as error:  # a fault of ours must be an answer, too, or its caller would wait for ever
-        outcome = IngleError(f"{type(error).__name__}: {error}", hint="this is a fault of ingle")
-    with lock:
-        connection.send(Answer(call.id, outcome))
+            outcome: Any = self._model.run(**call.arguments, progress=self._works[call.id])
+        except IngleError as error:
+            outcome = error
+        except Exception as error:  # a fault of ours must be an answer, too, or its caller would wait for ever
+            outcome = IngleError(f"{type(error).__name__}: {error}", hint="this is a fault of ingle")
+        del self._works[call.id]
+        with self._sending:
+            self._connection.send(Answer(call.id, outcome))
 
 
 def _spawn() -> tuple[Connection, subprocess.Popen[bytes]]:

@@ -144,7 +144,7 @@ class Seq2Seq(Loaded[PairsContext]):
         together = max(1, MOST_SLOTS // generation.num_beams)
         done = 0
         for step in packing.steps([len(text) for text in texts], together, SOURCE_TOKENS):
-            with self._lock:
+            with self._turn(progress):
                 answers = self._answer([texts[index] for index in step], generation)
             for index, answer in zip(step, answers, strict=True):
                 found[index] = answer
@@ -217,7 +217,8 @@ class Seq2Seq(Loaded[PairsContext]):
         if now is None or now.source_tokens < tokens or now.slots < slots or now.cells < cells:
             self._drop_context()
             tokens = max(64, 1 << (tokens - 1).bit_length())
-            self._context = now = PairsContext(self.model, tokens, slots, -(-cells // 256) * 256, self.threads)
+            cells = -(-cells // 256) * 256
+            self._context = now = PairsContext(self.model, tokens, slots, cells, self.threads, self._abort)
         return now
 
 
