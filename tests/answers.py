@@ -75,6 +75,20 @@ LFM = CHATML.replace(
     "{% if not loop.last %}, {% endif %}{% endfor %}){% if not loop.last %}, {% endif %}{% endfor %}]<|/calls|>{% endif %}",
 )
 GEMMA = CHATML.replace("CALL", '<|tool_call>call:{{ call.function.name }}{...}<tool_call|>{# <|"|> #}')
+MUSE = CHATML.replace("CALL", "") + "{# <atem:function_calls> #}"
+KIMI_TAGGED = CHATML.replace(
+    "{% for call in m.tool_calls or [] %}CALL{% endfor %}",
+    '{% if m.tool_calls %}<|open|>tools<|sep|>{% for call in m.tool_calls %}<|open|>call tool="{{ call.function.name }}" '
+    'index="{{ loop.index }}"<|sep|>{% for key, value in call.function.arguments.items() %}<|open|>argument key="{{ key }}" '
+    "type=\"{{ 'string' if value is string else 'number' }}\"<|sep|>{{ value if value is string else value | tojson }}"
+    "<|close|>argument<|sep|>{% endfor %}<|close|>call<|sep|>{% endfor %}<|close|>tools<|sep|>{% endif %}",
+)
+ELEMENTS = CHATML.replace(
+    "{% for call in m.tool_calls or [] %}CALL{% endfor %}",
+    '{% if m.tool_calls %}NS<tool_call>\n{% for call in m.tool_calls %}NS<invoke name="{{ call.function.name }}">'
+    "{% for key, value in call.function.arguments.items() %}NS<{{ key }}>{{ value }}NS</{{ key }}>{% endfor %}"
+    "NS</invoke>\n{% endfor %}NS</tool_call>{% endif %}",
+).replace("NS", "]<]m[>[")
 OSS = CHATML + "{# <|channel|>analysis #}"
 
 
@@ -174,6 +188,49 @@ EXAMPLES: dict[str, Example] = {
         GEMMA,
         '<|tool_call>call:get_weather{city:<|"|>Paris, "x"<|"|>,days:3}<tool_call|><|tool_call>call:find_it'
         '{city:<|"|>Rome<|"|>,tags:[<|"|>a<|"|>,<|"|>b<|"|>]}<tool_call|>',
+    ),
+    "python, with a line break in a text": Example(
+        LFM,
+        '<|calls|>[get_weather(city="Paris,\n\\"x\\"", days=3)]<|/calls|>',
+        (Call.of("get_weather", {"city": 'Paris,\n"x"', "days": 3}),),
+    ),
+    "gemma, with Python's words": Example(
+        GEMMA,
+        '<|tool_call>call:find_it{city:<|"|>None<|"|>,ok:True,no:None}<tool_call|>',
+        (Call.of("find_it", {"city": "None", "ok": True, "no": None}),),
+    ),
+    "coder, with CDATA": Example(
+        CODER,
+        "<tool_call>\n<function=find_it>\n<parameter=city>\n<![CDATA[a <b>]]>\n</parameter>\n</function>\n</tool_call>",
+        (Call.of("find_it", {"city": "a <b>"}),),
+    ),
+    "tags that share their ends": Example(
+        KIMI_TAGGED,
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>'
+        'Paris, "x"<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|><|close|>call'
+        '<|sep|><|open|>call tool="find_it" index="2"<|sep|><|open|>argument key="city" type="string"<|sep|>Rome<|close|>argument'
+        '<|sep|><|open|>argument key="tags" type="number"<|sep|>["a", "b"]<|close|>argument<|sep|><|close|>call<|sep|>'
+        "<|close|>tools<|sep|>",
+    ),
+    "elements in elements": Example(
+        ELEMENTS,
+        '@<tool_call>\n@<invoke name="get_weather">@<city>Paris, "x"@</city>@<days>3@</days>@</invoke>\n@<invoke name="find_it">'
+        "@<city>Rome@</city>@<tags>@<item>a@</item>@<item>b@</item>@</tags>@</invoke>\n@</tool_call>".replace(
+            "@", "]<]m[>["
+        ),
+    ),
+    "messages to somebody": Example(
+        MUSE,
+        ' to=self<|message|>Well.<|eom|><|start|>assistant to=get_weather<|message|><atem:function_calls>\n<atem:invoke name="'
+        'get_weather">\n<atem:parameter name="city">Paris, "x"</atem:parameter>\n<atem:parameter name="days">3</atem:parameter>'
+        "\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>assistant to=find_it<|message|><atem:function_calls>\n"
+        '<atem:invoke name="find_it">\n<atem:parameter name="city">Rome</atem:parameter>\n<atem:parameter name="tags">["a", "b"]'
+        "</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>assistant to=user<|message|>Done.<|eot|>",
+        content="Done.",
+        reasoning="Well.",
+    ),
+    "a message to a tool that is no call": Example(
+        MUSE, " to=find_it<|message|><atem:function_calls>oops", (), "<atem:function_calls>oops"
     ),
     "channels": Example(
         OSS,

@@ -11,6 +11,7 @@ import llguidance
 import numpy as np
 import pytest
 from ingle.runtime.chat import Conversation, Output
+from ingle.runtime.chat.grammar import CHANNELS, NEXT
 from ingle.runtime.chat.prompt import Prompt
 
 END = 256
@@ -50,6 +51,9 @@ TEMPLATES = {
         "LFM",
         "GEMMA",
         "OSS",
+        "MUSE",
+        "KIMI_TAGGED",
+        "ELEMENTS",
     )
 }
 
@@ -73,7 +77,10 @@ def walk(prompt: Prompt, seed: int) -> str:
     matcher = llguidance.LLMatcher(TABLE, prompt.grammar, log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     form = prompt.reading.form
-    closings = [form.reasoning[1].strip().encode(), b"<|end|><|start|>assistant" if form.channels else b""]
+    closings = [
+        form.reasoning[1].strip().encode(),
+        (CHANNELS[form.channels].end + NEXT).encode() if form.channels else b"",
+    ]
     for _ in range(1500):
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         allowed = [byte for byte in range(END + 1) if bits[byte // 8] >> (byte % 8) & 1]

@@ -10,8 +10,10 @@ from typing import Any
 
 from .formats import KEY, Call, Tags, ToolFormat
 from .literal import Verdict, match, parts, space
+from .values import PYTHON_WORDS, loads, typed
 
 NAME = re.compile(r"[\w.\-/]{1,128}")
+PYTHON_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.S)
 DECODER = json.JSONDecoder(strict=False)
 
 Parsed = tuple[list[Call], int] | Verdict
@@ -57,7 +59,7 @@ def _of_object(form: ToolFormat, value: Any) -> Call | None:
         name = value.get(form.name_key)
         arguments = value.get(form.arguments_key, value.get("arguments", value.get("parameters", {})))
     if isinstance(arguments, str):
-        arguments = _loads(arguments)
+        arguments = loads(arguments)
     if not isinstance(name, str) or not NAME.fullmatch(name) or not isinstance(arguments, dict):
         return None
     return Call.of(name, arguments)
@@ -123,35 +125,8 @@ def _parameter(tags: Tags, key: str, text: str, at: int, kinds: Mapping[str, Any
     raw = text[begin:stop]
     raw = raw.removeprefix("\n") if tags.middle.endswith("\n") else raw
     raw = raw.removesuffix("\n") if tags.close.startswith("\n") else raw
-    return (raw if plain else _typed(raw, kinds.get(key), hinted=bool(tags.text_middle))), end
-
-
-def _typed(raw: str, schema: Any, *, hinted: bool) -> Any:
-    """A value that stands in a tag: text where the schema says so or nothing else fits, JSON otherwise."""
-    kinds = schema.get("type") if isinstance(schema, Mapping) else None
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not hinted and isinstance(kinds, list) and "string" in kinds and raw != "null":
-        return raw
-    value = _loads(raw)
-    if value is None and raw.lstrip()[:1] in ("[", "{"):  # some templates write lists as Python does
-        value = _python_literal(raw)
-    return raw if value is None and raw.strip() != "null" else value
-
-
-def _python_literal(text: str) -> Any:
-    try:
-        value = ast.literal_eval(text.strip())
-        json.dumps(value)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return None
-    return value
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text, strict=False)
-    except (json.JSONDecodeError, RecursionError):
-        return None
+    mark = tags.close.strip().partition("</")[0]
+    return (raw if plain else typed(raw, kinds.get(key), hinted=bool(tags.text_middle), mark=mark)), end
 
 
 # ---- Gemma 4: call:name{key:<|"|>text<|"|>,other:1} --------------------------------------------------------------
@@ -190,7 +165,9 @@ def _gemma(text: str, at: int, depth: int = 0) -> tuple[Any, int]:
     if found is None or found.end() == len(text):
         raise _Unfinished
     word = found.group().strip()
-    value = _loads(word)
+    if word in PYTHON_WORDS:  # a text would stand in quotes
+        return PYTHON_WORDS[word], found.end()
+    value = loads(word)
     return (word if value is None and word != "null" else value), found.end()
 
 
@@ -247,11 +224,16 @@ def _python_calls(source: str) -> list[Call] | None:
     if len(source) > 1 << 20:
         return None
     try:
-        tree = ast.parse(source, mode="eval").body
+        tree = ast.parse(_one_line(source), mode="eval").body
         nodes: Sequence[ast.expr] = tree.elts if isinstance(tree, ast.List) else ()
         return [_python_call(node) for node in nodes] or None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _one_line(source: str) -> str:
+    """Line breaks within texts as Python wants them: models write them as they are."""
+    return PYTHON_TEXT.sub(lambda text: text.group().replace("\n", "\\n"), source)
 
 
 def _python_call(node: ast.expr) -> Call:

@@ -1,21 +1,29 @@
-"""The answers of gpt-oss: messages in channels, each ``<|channel|>NAME to=RECIPIENT<|message|>TEXT<|end|>``."""
+"""Answers in messages: gpt-oss's ``<|channel|>NAME to=RECIPIENT<|message|>TEXT<|end|>``, Muse's ``to=...``."""
 
 from __future__ import annotations
 
 import json
 import re
+from typing import ClassVar
 
+from .calls import Schemas, parse
+from .families import ATEM
 from .formats import Call, Piece
-from .literal import begins
+from .literal import Verdict, begins, match
 
 MESSAGE = "<|message|>"
-ENDINGS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
 RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.\-]+)")
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
 class ChannelReader:
-    """``analysis`` is reasoning, a message to a function is a call, everything else is content."""
+    """``analysis`` is reasoning, a message to a function is a call, everything else is content.
+
+    endings: of a message; the first ``closed`` of them belong to it, the others begin the next.
+    """
+
+    endings: ClassVar[tuple[str, ...]] = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
+    closed: ClassVar[int] = 3
 
     def __init__(self) -> None:
         self._text = ""
@@ -48,19 +56,25 @@ class ChannelReader:
                 pieces.append(Piece(content=head))  # it kept to no format at all
                 self._text = ""
             return False
-        recipient, channel = RECIPIENT.search(head), CHANNEL.search(head)
-        self._call = recipient.group(1) if recipient else ""
-        self._channel = channel.group(1) if channel else "final"
+        self._call, self._channel = self._addressed(head)
         self._text = rest
         return True
 
+    def _addressed(self, head: str) -> tuple[str, str]:
+        """The function that a message calls, if it does, and its channel."""
+        recipient, channel = RECIPIENT.search(head), CHANNEL.search(head)
+        return recipient.group(1) if recipient else "", channel.group(1) if channel else "final"
+
+    def _called(self, name: str, text: str) -> list[Piece]:
+        return [_called(name, text)]
+
     def _body(self, pieces: list[Piece]) -> bool:
-        end = begins(ENDINGS, self._text, 0)
-        ending = next((mark for mark in ENDINGS if self._text.startswith(mark, end)), "")
+        end = begins(self.endings, self._text, 0)
+        ending = next((mark for mark in self.endings if self._text.startswith(mark, end)), "")
         if self._call:
             if not ending and not self._whole:
                 return False
-            pieces.append(_called(self._call, self._text if not ending else self._text[:end]))
+            pieces += self._called(self._call, self._text if not ending else self._text[:end])
             end = len(self._text) if not ending else end
         else:
             end = len(self._text) if self._whole and not ending else end
@@ -70,7 +84,7 @@ class ChannelReader:
         if not ending:
             return False
         self._channel, self._call = None, ""
-        if ending in ENDINGS[:3]:
+        if ending in self.endings[: self.closed]:
             self._text = self._text[len(ending) :]
         return True
 
@@ -82,3 +96,34 @@ def _called(name: str, text: str) -> Piece:
     except (json.JSONDecodeError, RecursionError):
         arguments = None
     return Piece(call=Call.of(name, arguments)) if isinstance(arguments, dict) else Piece(content=text)
+
+
+class MuseReader(ChannelReader):
+    """A message to ``self`` is reasoning, one to ``user`` content, and one to anybody else calls of theirs."""
+
+    endings: ClassVar[tuple[str, ...]] = ("<|eom|>", "<|eot|>", "<|start|>")
+    closed: ClassVar[int] = 2
+
+    def __init__(self, tools: Schemas) -> None:
+        super().__init__()
+        self._tools = tools
+
+    def _addressed(self, head: str) -> tuple[str, str]:
+        name, _ = super()._addressed(head)
+        if name == "self":
+            return "", "analysis"
+        return ("", "final") if name in ("", "user") or not self._tools else (name, "tools")
+
+    def _called(self, name: str, text: str) -> list[Piece]:
+        """Every call of the message; the text itself where it is no such thing."""
+        calls: list[Call] = []
+        at = 0
+        while isinstance(begin := match(ATEM.call[0], text, at), int):
+            parsed = parse(ATEM, text, begin, self._tools, whole=True)
+            if isinstance(parsed, Verdict):
+                break
+            found, at = parsed
+            calls += found
+            end = match(ATEM.call[1], text, at)
+            at = end if isinstance(end, int) else at
+        return [Piece(call=call) for call in calls] if calls and not text[at:].strip() else [Piece(content=text)]

@@ -15,8 +15,16 @@ REASONING: tuple[tuple[str, str], ...] = (
 )
 """Opening and closing; the first whose closing stands in the source."""
 
-CHANNELS = "<|channel|>analysis"
-GPT_OSS = AnswerFormat(channels=True, shows_tools=True, tools=ToolFormat("json"))
+GPT_OSS = AnswerFormat(channels="gpt-oss", shows_tools=True, tools=ToolFormat("json"))
+ATEM = ToolFormat(
+    "tagged",
+    call=('<atem:function_calls>\n<atem:invoke name="', "</atem:invoke>\n</atem:function_calls>"),
+    middle='">\n',
+    tags=Tags('<atem:parameter name="', '">', "</atem:parameter>\n"),
+)
+MUSE = AnswerFormat(channels="muse", shows_tools=True, tools=ATEM)
+CHANNELS: tuple[tuple[str, AnswerFormat], ...] = (("<|channel|>analysis", GPT_OSS), ("<atem:function_calls>", MUSE))
+"""Whole answers in messages: by a text in the source."""
 
 GEMMA = ToolFormat("gemma", call=("<|tool_call>call:", "<tool_call|>"))
 FUNCTIONARY = ToolFormat("named", call=(">>>", ""), middle="\n")

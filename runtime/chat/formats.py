@@ -85,7 +85,7 @@ class AnswerFormat:
     reasoning, content: what stands around each; empty where nothing does.
     tools: None where the template knows of none. shows_tools: whether it tells the model of the tools it is given.
     text_arguments: the template wants arguments as text, not as an object. short_ids: it takes call ids of nine letters
-    and digits only. channels: the whole answer comes in the channels of gpt-oss.
+    and digits only. channels: the whole answer comes in messages to somebody, as those of gpt-oss or of Muse.
     """
 
     reasoning: tuple[str, str] = ("", "")
@@ -94,13 +94,15 @@ class AnswerFormat:
     shows_tools: bool = False
     text_arguments: bool = False
     short_ids: bool = False
-    channels: bool = False
+    channels: Literal["", "gpt-oss", "muse"] = ""
 
     @property
     def markers(self) -> str:
         """All literals: the control tokens among them must be shown, or the answer cannot be read."""
-        if self.channels:
+        if self.channels == "gpt-oss":
             return "<|start|><|channel|><|message|><|end|><|constrain|><|call|>"
+        if self.channels == "muse":
+            return "<|start|><|message|><|eom|>"
         texts = [*self.reasoning, *self.content]
         if self.tools is not None:
             tools = self.tools

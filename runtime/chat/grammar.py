@@ -15,6 +15,22 @@ TEXT = "/(?s:.*)/"
 GAP = r"/[ \n]{0,3}/"
 IDENTIFIER = "/[A-Za-z0-9_.:-]{0,40}/"
 Tool = tuple[str, Mapping[str, Any]]
+NEXT = "<|start|>assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How messages of reasoning and of content begin, and how one ends that another follows."""
+
+    thought: str
+    content: str
+    end: str
+
+
+CHANNELS: Mapping[str, Channel] = {
+    "gpt-oss": Channel("<|channel|>analysis<|message|>", "<|channel|>final<|message|>", "<|end|>"),
+    "muse": Channel(" to=self<|message|>", " to=user<|message|>", "<|eom|>"),
+}
 
 
 @dataclass
@@ -49,9 +65,9 @@ class AnswerGrammar:
 
     def _start(self) -> str:
         if self.form.channels:
-            opening = self.literal("<|channel|>analysis<|message|>")
-            thought = self._until("thought", "<|end|>")
-            return f"start: ({opening} thought {self.literal('<|start|>assistant')})? body\n{thought}"
+            channel = CHANNELS[self.form.channels]
+            thought = self._until("thought", channel.end)
+            return f"start: ({self.literal(channel.thought)} thought {self.literal(NEXT)})? body\n{thought}"
         opening, closing = (mark.strip() for mark in self.form.reasoning)
         if not closing or (not opening and not self.reasons):
             return "start: body\n"
@@ -68,7 +84,7 @@ class AnswerGrammar:
 
     def _wrapped(self, rule: str) -> str:
         if self.form.channels:
-            return f"{self.literal('<|channel|>final<|message|>')} {rule}"
+            return f"{self.literal(CHANNELS[self.form.channels].content)} {rule}"
         opening, closing = (mark for mark in self.form.content)
         opening = opening.removeprefix(self.begun)
         return " ".join(filter(None, (self.literal(opening), rule, self.literal(closing))))
@@ -77,7 +93,7 @@ class AnswerGrammar:
 
     def _calls(self, tools: Sequence[Tool], several: bool) -> Iterator[str]:
         if self.form.channels:
-            yield from self._channel_calls(tools)
+            yield from self._channel_calls(tools) if self.form.channels == "gpt-oss" else self._sent(tools, several)
             return
         form = self.form.tools
         if form is None:
@@ -116,6 +132,18 @@ class AnswerGrammar:
             head = f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>"
             heads.append(f"{self.literal(head)} arguments_{index}")
         yield f"calls: {' | '.join(heads)}\n"
+
+    def _sent(self, tools: Sequence[Tool], several: bool) -> Iterator[str]:
+        """Calls in messages to the tools, as Muse writes them."""
+        form = self.form.tools
+        if form is None or form.tags is None:
+            raise ValueError("the format has no calls")
+        for index, (name, schema) in enumerate(tools):
+            head = self.literal(f" to={name}<|message|>{form.call[0]}{name}{form.middle}")
+            yield from self._parameters(f"call_{index}", schema, form.tags, "", head, self.literal(form.call[1]))
+        yield f"call: {' | '.join(f'call_{index}' for index in range(len(tools)))}\n"
+        between = self.literal(CHANNELS["muse"].end + NEXT)
+        yield f"calls: call ({between} call)*\n" if several else "calls: call\n"
 
     def _call(self, form: ToolFormat, index: int, name: str, schema: Mapping[str, Any]) -> Iterator[str]:
         rule = f"call_{index}"

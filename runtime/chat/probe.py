@@ -42,8 +42,9 @@ TOOLS = tuple(tool(name) for name in NAMES)
 def answer_format(template: Template, with_tools: Template | None = None) -> AnswerFormat:
     """How answers look to the prompts of ``template``, and of ``with_tools`` where chats with tools have their own."""
     source = (with_tools or template).source
-    if families.CHANNELS in source:
-        return families.GPT_OSS
+    for needle, form in families.CHANNELS:
+        if needle in source:
+            return form
     probe = _Probe(template, with_tools or template)
     return probe.found()
 
@@ -296,8 +297,8 @@ def _split(before: str, after: str, between: str | None) -> tuple[tuple[str, str
     """What stands around the section, around a call, and between two, from what stands around one and between two."""
     if between is None:
         return (before, after), ("", ""), ""
-    opening = _common_end(before, between)
     closing = after[: _cut_back(after, shared(after, between))]
+    opening = _common_end(before, between[len(closing) :])  # no tag belongs to two
     opening = opening if opening.strip() else ""
     closing = closing if closing.strip() else ""
     inner = between[len(closing) : max(len(closing), len(between) - len(opening))]

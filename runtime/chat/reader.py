@@ -41,8 +41,10 @@ class Reading:
 
     def reader(self) -> AnswerReader:
         """A reader for one answer."""
-        from .channels import ChannelReader
+        from .channels import ChannelReader, MuseReader
 
+        if self.form.channels == "muse":
+            return MuseReader(self.tools)
         return ChannelReader() if self.form.channels else Reader(self)
 
     def read(self, text: str) -> tuple[str, str, tuple[Call, ...]]:
