@@ -40,6 +40,7 @@ class LoadOptions:
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
     adapters: loaded beside the model; a request that names none is answered with all of them together.
+    sampling: temperature, top_k, top_p or min_p for requests that leave them open, in place of the model's own.
     """
 
     context_length: int | None = None
@@ -58,3 +59,4 @@ class LoadOptions:
     prefix_cache: bool = True
     mmproj: str | None = None
     adapters: tuple[AdapterFile, ...] = ()
+    sampling: tuple[tuple[str, float], ...] = ()

@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
             patch.delenv(name)
     patch.setenv("INGLE_HOME", str(Path(home.name, "ingle")))
     patch.setenv("HF_HOME", str(Path(home.name, "huggingface")))
+    patch.setenv("XDG_CONFIG_HOME", str(Path(home.name, "config")))
     patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     # A shell starts background work with SIGINT ignored, and children inherit that: what Ctrl-C does is under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,6 +25,7 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 POSITIVE = click.IntRange(min=1)
 THREADS = click.IntRange(1, 512)  # as many as llama.cpp can use
 SEQUENCES = click.IntRange(1, 128)  # as many as the engine serves: sizing.MAX_PARALLEL
+NO_OPTIONS = {"sampling"}  # of LoadOptions: commands that sample have an option for each of them
 UNIT = click.FloatRange(0, 1)
 ANY_SIZE = click.FloatRange(min=0)
 
@@ -174,7 +175,7 @@ _SAMPLING_OPTIONS: Sequence[Callable[[Any], Any]] = (
 
 def _collect(kind: type[Any], parameter: str, options: Iterable[Callable[[Any], Any]]) -> Callable[[Command], Command]:
     """A decorator: the values of ``options`` reach the command as one ``kind``, named ``parameter``."""
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(kind) if field.name not in NO_OPTIONS]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

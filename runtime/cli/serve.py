@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ...convert.errors import BadRequest
+from ...convert.progress import Progress
 from ..options import LoadOptions
+from .config import OF_ONE_MODEL, Config, config_option, of
 from .display import progress_bar
 from .options import load_options
 
+if TYPE_CHECKING:
+    from ..server.catalog import Given
+    from ..store.store import Store
+
+log = logging.getLogger("ingle.server")
+
+COMMANDLINE, ENVIRONMENT = ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT
 MODELS_IN_MEMORY = 2
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -57,6 +69,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="How long an idle model stays in memory: 10m, 1h30m, seconds. [default: until room is needed]",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What goes to stderr.")
+@config_option
 @load_options
 def serve_command(
     models: tuple[str, ...],
@@ -81,23 +94,64 @@ def serve_command(
     from ..server.serve import ServeOptions, listen, serve
     from ..store.store import Store
 
+    config = of(click.get_current_context())
     _log_to_stderr(log_level)
-    most = max(MODELS_IN_MEMORY, len(models)) if max_models is None else max_models
-    if len(models) > most:
-        raise BadRequest(f"--max-models {most} is less than the {len(models)} models named")
-    if options.mmproj and len(models) != 1:
-        raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
-    if options.adapters and len(models) != 1:
-        raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
+    _tell_of(config)
+    options = replace(options, sampling=tuple(config.sampling.items()))
+    models = tuple(config.aliases.get(name, name) for name in models)
+    first = [*dict.fromkeys([*models, *(one.name for one in config.models if one.preload)])]
+    most = max(MODELS_IN_MEMORY, len(first)) if max_models is None else max_models
+    _refuse(models, len(first), most, options)
     serving = ServeOptions(
-        host, port, api_key or None, most, allowed_hosts, strict, drain_timeout_s, admin, keep_alive_s
+        host, port, api_key or None, most, tuple(allowed_hosts), strict, drain_timeout_s, admin, keep_alive_s
     )
     listener = listen(serving)
     store = Store()
     with progress_bar() as progress:
-        given = prepare(models, store, progress, options.mmproj)
-    catalog = StoreCatalog(store, options, with_adapters(given, options.adapters))
-    serve(listener, serving, catalog, [one.installed.name for one in given], lambda url: click.echo(url))
+        known = _configured(config, models, options, store, progress)
+        named = {one.text for one in known}
+        given = prepare([text for text in models if text not in named], store, progress, options.mmproj)
+    given = with_adapters(given, options.adapters)
+    catalog = StoreCatalog(store, options, [*known, *given], config.aliases)
+    serve(listener, serving, catalog, first, lambda url: click.echo(url))
+
+
+def _refuse(models: tuple[str, ...], num_first: int, most: int, options: LoadOptions) -> None:
+    """Raise for options that contradict each other."""
+    if num_first > most:
+        raise BadRequest(f"--max-models {most} is less than the {num_first} models that are loaded first")
+    if options.mmproj and len(models) != 1:
+        raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
+    if options.adapters and len(models) != 1:
+        raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
+
+
+def _configured(
+    config: Config, models: tuple[str, ...], options: LoadOptions, store: Store, progress: Progress
+) -> list[Given]:
+    """The models of the configuration, loaded as they have it; what the command line says counts before that. Adapters
+    and a projector on the command line are for the model that is named there."""
+    from ..server.catalog import configured
+
+    source = click.get_current_context().get_parameter_source
+    said = {name for name in LoadOptions.__dataclass_fields__ if source(name) in (COMMANDLINE, ENVIRONMENT)}
+    found = []
+    for model in config.models:
+        counts = said if model.name in models else said - set(OF_ONE_MODEL)
+        rest = options if model.name in models else replace(options, adapters=(), mmproj=None)
+        own = {name: value for name, value in model.load.items() if name not in counts}
+        sampling = tuple({**config.sampling, **model.sampling}.items())
+        loaded = replace(rest, **own, sampling=sampling)
+        found += configured(model.name, model.path, loaded, model.keep_alive_s, store, progress)
+    return found
+
+
+def _tell_of(config: Config) -> None:
+    if config.path is None:
+        return
+    log.info("configured by %s", config.path)
+    if "api_key" in config.server and config.path.stat().st_mode & 0o077:
+        log.warning("other users of this machine can read the API key in %s: chmod 600", config.path)
 
 
 def _log_to_stderr(level: str) -> None:

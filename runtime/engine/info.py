@@ -64,7 +64,7 @@ def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
         chat_templates=chat_template.from_metadata(model.metadata),
         special_tokens=special_tokens(model.metadata),
         eog_tokens=end_tokens,
-        sampling=sampling.model_defaults(model.metadata),
+        sampling=sampling.model_defaults(model.metadata, options.sampling),
         warnings=(*_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
         projector=options.mmproj or "",
         adapters=tuple(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,14 @@ _MODEL_DEFAULTS = {
 }
 
 
-def model_defaults(metadata: Mapping[str, Value]) -> Sampling:
-    """The model's own sampling (its generation_config, kept in the file), completed with the customary values."""
-    known = {field: metadata[key] for field, key in _MODEL_DEFAULTS.items() if key in metadata}
+def model_defaults(metadata: Mapping[str, Value], chosen: Iterable[tuple[str, float]] = ()) -> Sampling:
+    """The model's own sampling (its generation_config, kept in the file), completed with the customary values.
+    ``chosen`` counts before both."""
+    known: dict[str, Any] = {field: metadata[key] for field, key in _MODEL_DEFAULTS.items() if key in metadata}
+    known |= dict(chosen)
     if "top_k" in known:
-        known["top_k"] = int(known["top_k"])  # type: ignore[arg-type]
-    return dataclasses.replace(CUSTOMARY, **known)  # type: ignore[arg-type]
+        known["top_k"] = int(known["top_k"])
+    return dataclasses.replace(CUSTOMARY, **known)
 
 
 def resolve(sampling: Sampling, defaults: Sampling, index: int) -> Sampling:

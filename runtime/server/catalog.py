@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,26 +25,48 @@ MOST_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A model named on the command line; ``text`` is how."""
+    """A model named on the command line, or in the configuration; ``text`` is how.
+
+    options: how it is loaded, where that is not as all others are.
+    """
 
     text: str
     installed: Installed
+    options: LoadOptions | None = None
 
 
 class StoreCatalog:
-    """Given models answer to the text they were given by, too. Clients cannot name folders and files."""
+    """Given models answer to the text they were given by, too. Clients cannot name folders and files.
 
-    def __init__(self, store: Store, options: LoadOptions, given: Iterable[Given] = ()) -> None:
+    aliases: further names of models; a request may use them in every dialect.
+
+    Raises:
+        BadRequest: an alias is the name of a model itself. ModelNotFound: it stands for none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        options: LoadOptions,
+        given: Iterable[Given] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self._store = store
         self._options = options
         self._given = tuple(given)
+        _refuse_twins(self._given)
+        self._aliases: dict[str, Installed] = {}
+        self._aliases = {alias: self._alias(alias, name) for alias, name in (aliases or {}).items()}
 
     def list(self) -> Sequence[Installed]:
         kept = [_installed(entry, entry.name) for entry in self._store.list() if isinstance(parse(entry.name), HubName)]
-        models = {model.name: model for model in (*kept, *(given.installed for given in self._given))}
+        given = [one.installed for one in self._given]
+        models = {model.name: model for model in (*kept, *given, *self._aliases.values())}
         return sorted(models.values(), key=lambda model: model.name)
 
     def find(self, name: str) -> Installed:
+        if name in self._aliases:
+            return self._aliases[name]
         for given in self._given:
             if name in (given.text, given.installed.name):
                 return given.installed
@@ -68,8 +91,10 @@ class StoreCatalog:
         from ..tasks.model import is_for_tasks
         from ..tasks.process import TaskProcess, refuse_additions
 
-        adapters = self._options.adapters if installed.adapters is not None else ()
-        options = replace(self._options, adapters=adapters, mmproj=installed.mmproj)
+        options = next((o.options for o in self._given if o.options and o.installed.place == installed.place), None)
+        options = options or self._options
+        adapters = options.adapters if installed.adapters is not None else ()
+        options = replace(options, adapters=adapters, mmproj=installed.mmproj)
         if is_for_tasks(Path(installed.target)):
             if options.adapters or options.mmproj:
                 refuse_additions(installed.name)
@@ -85,9 +110,19 @@ class StoreCatalog:
 
     def remove(self, name: str) -> None:
         """Remove a kept model. Those that the server was started with stay."""
+        if name in self._aliases:
+            raise BadRequest(f"{name[:100]} is another name of {self._aliases[name].place}", param="model")
         if any(name in (given.text, given.installed.name) for given in self._given):
             raise BadRequest(f"the server was started with {name[:100]}", param="model")
         self._store.remove(self.find(name).name)
+
+    def _alias(self, alias: str, name: str) -> Installed:
+        """The model of a name under another one; loaded once for both."""
+        with contextlib.suppress(ModelNotFound):
+            self.find(alias)
+            raise BadRequest(f"the alias {alias} is the name of a model already")
+        found = self.find(name)
+        return replace(found, name=alias, model=found.place, alias_of=found.name)
 
     def _not_found(self, name: str) -> ModelNotFound:
         return ModelNotFound(f"there is no model {name[:100]!r} here", hint=self._available(), param="model")
@@ -107,12 +142,17 @@ def prepare(texts: Iterable[str], store: Store, progress: Progress = silent, mmp
         BadRequest: two of them would be called the same.
     """
     given = [_prepared(text, store, progress, mmproj) for text in dict.fromkeys(texts)]
+    _refuse_twins(given)
+    return given
+
+
+def _refuse_twins(given: Iterable[Given]) -> None:
+    """Raise :class:`BadRequest` if two models are called the same."""
     by_name: dict[str, Given] = {}
     for one in given:
         other = by_name.setdefault(one.installed.name, one)
-        if other.installed.target != one.installed.target:
+        if (other.installed.target, other.options) != (one.installed.target, one.options):
             raise BadRequest(f"{other.text} and {one.text} would both be called {one.installed.name}")
-    return given
 
 
 def with_adapters(given: Sequence[Given], adapters: Sequence[AdapterFile]) -> list[Given]:
@@ -125,7 +165,17 @@ def with_adapters(given: Sequence[Given], adapters: Sequence[AdapterFile]) -> li
 
 def _adapted(one: Given, name: str) -> Given:
     base = one.installed
-    return Given(f"{one.text}:{name}", replace(base, name=f"{base.name}:{name}", adapters=(name,), model=base.name))
+    adapted = replace(base, name=f"{base.name}:{name}", adapters=(name,), model=base.name)
+    return Given(f"{one.text}:{name}", adapted, one.options)
+
+
+def configured(
+    name: str, path: str, options: LoadOptions, keep_alive_s: float | None, store: Store, progress: Progress = silent
+) -> list[Given]:
+    """A model of the configuration, called ``name`` by clients, and each of its adapters as ``NAME:ADAPTER``."""
+    (one,) = prepare([path], store, progress, options.mmproj)
+    installed = replace(one.installed, name=name, keep_alive_s=keep_alive_s)
+    return with_adapters([Given(name, installed, options)], options.adapters)
 
 
 def _prepared(text: str, store: Store, progress: Progress, mmproj: str | None) -> Given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..request import ModelInfo
@@ -12,7 +13,7 @@ SHOWN_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def listing(
-    installed: Sequence[Installed], loaded: Mapping[str, Servable], expiry: Mapping[str, float]
+    installed: Sequence[Installed], loaded: Mapping[str, Servable], expiry: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, Any]:
     """``expiry``: Unix time at which an idle model is given up, for those that have one; by place."""
     data = [entry(model, loaded.get(model.place), expiry.get(model.place)) for model in installed]
@@ -22,6 +23,8 @@ def listing(
 def entry(installed: Installed, model: Servable | None, expires: float | None = None) -> dict[str, Any]:
     facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
     facts["vision"] = bool(model.info.projector if model is not None else installed.mmproj)
+    if installed.alias_of:
+        facts["alias_of"] = installed.alias_of
     if installed.adapters:
         facts["adapters"] = list(installed.adapters)
     if model is not None:

@@ -79,6 +79,7 @@ class Installed:
     adapters: of those that are loaded with it, the ones that answer; None where it has none.
     model: the name of the model that is loaded for it; its own, if empty.
     mmproj: the projector of a vision model, where the loader would not find it by itself.
+    alias_of: the name of the model that it is another name of; empty for a model itself.
     keep_alive_s: how long it stays in memory when idle, unless a request says otherwise; None for as the server has it.
     """
 
@@ -90,6 +91,7 @@ class Installed:
     model: str = ""
     mmproj: str | None = None
     keep_alive_s: float | None = None
+    alias_of: str = ""
 
     @property
     def place(self) -> str:
