@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -200,10 +199,12 @@ class Model:
         return self._conversation.image_text(with_tools=with_tools)
 
     def count(self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any) -> int:
-        """Tokens of the prompt that :meth:`chat` makes of ``messages``."""
-        prompt = self._conversation.prompt(pictures.take(messages)[0], **template_arguments)
-        pieces = [prompt.text[begin:end] for begin, end in itertools.pairwise((0, *prompt.cuts, len(prompt.text)))]
-        return sum(len(self.tokenize(piece, add_special=False, parse_special=True)) for piece in pieces)
+        """Tokens of the prompt that :meth:`chat` makes of ``messages``, rows of pictures included."""
+        bare, images = pictures.take(messages)
+        image_text = self._image_text(images[0], bool(template_arguments.get("tools"))) if images else ""
+        prompt = self._conversation.prompt(bare, **template_arguments)
+        counted = Request(prompt.text, add_special=False, images=images, image_text=image_text, cuts=prompt.cuts)
+        return self._engine.count(counted)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, as the checkpoint's own tokenizer gives them."""

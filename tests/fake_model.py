@@ -121,7 +121,7 @@ class FakeModel:
         return self
 
     def render(self, messages: Sequence[dict[str, Any]], **asked: Any) -> str:
-        return self.conversation.prompt(messages, **asked).text
+        return self.conversation.prompt(pictures.take(messages)[0], **asked).text
 
     def count(self, messages: Sequence[dict[str, Any]], **asked: Any) -> int:
         return len(self.render(messages, **asked).split())

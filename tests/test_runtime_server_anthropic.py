@@ -147,6 +147,10 @@ def server_tools() -> list[Any]:
     ]
 
 
+def picture(**source: Any) -> Any:
+    return {"type": "image", "source": source}
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
@@ -157,7 +161,14 @@ def server_tools() -> list[Any]:
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].function.name"),
         ({"tools": [{"name": "bash", "type": "bash_20250124", "input_schema": {}}]}, "bash_20250124"),
         ({"tool_choice": {"type": "tool", "name": "no"}}, "tool_choice"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "'image'"),
+        ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "'document'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "sources of type None"),
+        ({"messages": [{"role": "user", "content": [picture(type="url", url="https://a")]}]}, "are not fetched"),
+        (
+            {"messages": [{"role": "user", "content": [picture(type="base64", data=5, media_type="image/png")]}]},
+            "base64",
+        ),
+        ({"messages": [{"role": "user", "content": [picture(type="base64", data="", media_type="x")]}]}, "type 'x'"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "the last message"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ],

@@ -123,7 +123,12 @@ def test_format_shapes_the_answer() -> None:
         ("chat", {"options": {"num_ctx": 99999}}, "options.num_ctx"),
         ("chat", {"keep_alive": "soon"}, "keep_alive"),
         ("chat", {"think": True}, "does not think"),
-        ("chat", {"messages": [{"role": "user", "content": "a", "images": ["aGk="]}]}, "images"),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": "a", "images": ["a=="]}]},
+            "messages[0].images[0] is not base64",
+        ),
+        ("generate", {"images": ["aGk="], "raw": True}, "raw prompt"),
         ("generate", {"suffix": "x"}, "suffix"),
         ("generate", {"context": [1]}, "context"),
         ("generate", {"raw": True, "system": "x"}, "system"),

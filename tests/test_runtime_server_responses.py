@@ -78,6 +78,29 @@ def test_a_session_of_three_turns_and_two_tools() -> None:
     assert kept[2]["tool_calls"][0]["function"] == {"name": PARIS.name, "arguments": PARIS.arguments}
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["carried by the client", "kept by the server"])
+def test_three_streamed_turns_through_the_client_s_accumulator(kept: bool) -> None:
+    """A coding agent: each turn's stream is accumulated, its calls answered, and the next turn stands on all of it."""
+    example = EXAMPLES["hermes that reasons"]
+    with served(scripted(example.text)) as server, server.client() as client:
+        given: list[Any] = [{"role": "user", "content": "hi"}]
+        previous: dict[str, str] = {}
+        for _ in range(3):
+            response = streamed(client, input=given, tools=TOOLS, instructions="Be kind.", **previous)
+            made = [item for item in response.output if item.type == "function_call"]
+            assert [(item.name, item.arguments) for item in made] == [(c.name, c.arguments) for c in example.calls]
+            output = json.loads(response.model_dump_json(exclude_none=True))["output"]
+            for item in output:
+                item.pop("parsed_arguments", None)
+            results = [{"type": "function_call_output", "call_id": item.call_id, "output": "42"} for item in made]
+            more = [*results, {"role": "user", "content": "Go on."}]
+            given = more if kept else [*given, *output, *more]
+            previous = {"previous_response_id": response.id} if kept else {}
+        last = server.model.works[-1].prompt
+    assert [message["role"] for message in last] == ["system", "user"] + ["assistant", "tool", "tool", "user"] * 2
+    assert all(m["reasoning_content"] == example.reasoning for m in last if m["role"] == "assistant")
+
+
 def test_responses_are_kept_found_and_deleted() -> None:
     with served(scripted("Hello.")) as server, server.client() as client:
         made = client.responses.create(model="fake", input="hi", metadata={"a": "b"})
@@ -117,13 +140,18 @@ def test_text_formats_and_logprobs_reach_the_model() -> None:
     assert response.output[0].content[0].logprobs[0].token == "{}"  # type: ignore[union-attr,index]
 
 
+PART = "input[0].content[0]"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"input": []}, "input"),
         ({"input": [5]}, "input[0]"),
         ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, f"{PART}.image_url"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]}, PART),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, PART),
         ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
         ({"input": [{"type": "function_call", "arguments": "{}"}]}, "input[0].name"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),

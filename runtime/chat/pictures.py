@@ -23,7 +23,7 @@ def take(messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Image, .
     """Messages whose picture parts are bare ``{"type": "image"}``, and the pictures in their order.
 
     A picture is ``{"type": "image_url", "image_url": {"url": "data:..."}}``, as OpenAI has it, or ``{"type": "image",
-    "image": ...}`` with a path, the bytes of a file, or a data URL.
+    "image": ...}`` with a path, the bytes of a file, or a data URL; with ``"where"``, the name of it that errors have.
 
     Raises:
         BadRequest: too many, too large, not a data URL, or a file that cannot be read. ``param`` names the part.
@@ -50,7 +50,7 @@ def _bare(message: Message, where: str, images: list[Image]) -> Message:
         if kind == "image_url":
             images.append(_from_url(part, f"{where}[{index}].image_url"))
         elif kind == "image" and part != BARE:
-            images.append(_from_value(part.get("image"), f"{where}[{index}].image"))
+            images.append(_from_value(part.get("image"), part.get("where") or f"{where}[{index}].image"))
         elif kind == "image":
             raise BadRequest(f"{where}[{index}] has no picture", hint='{"type": "image", "image": path}', param=where)
         else:

@@ -75,6 +75,9 @@ class EngineProcess:
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         return str(self._call("detokenize", tokens=tuple(tokens), special=special))
 
+    def count(self, request: Request) -> int:
+        return int(self._call("count", request=request))
+
     def stats(self) -> EngineStats:
         stats: EngineStats = self._call("stats")
         return stats

@@ -75,7 +75,7 @@ class Events:
     events: tuple[tuple[int, Event], ...]
 
 
-CALLABLE = frozenset({"tokenize", "detokenize", "stats"})
+CALLABLE = frozenset({"tokenize", "detokenize", "count", "stats"})
 """Engine methods that a :class:`Call` may name."""
 
 

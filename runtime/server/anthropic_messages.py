@@ -14,6 +14,7 @@ from ...convert.errors import BadRequest
 from ..chat import Output
 from ..chat.toolbox import checked
 from ..request import Delta, ModelInfo, Sampling, Usage
+from . import pictures
 from .asking import Asking
 from .chat import Chat, Opening, Spoken, effort_variables, thinking_variables
 from .chat import Part as SpokenPart
@@ -177,13 +178,14 @@ def _text(content: Any, place: str) -> str:
     """Text, or blocks of text, as text."""
     if isinstance(content, str):
         return content
-    texts = []
-    for index, block in enumerate(content or ()):
-        if not isinstance(block, dict) or block.get("type") != "text" or not isinstance(block.get("text"), str):
-            kind = block.get("type") if isinstance(block, dict) else block
-            raise UnsupportedParameter(f"content of type {shown(kind)} is not supported", param=f"{place}[{index}]")
-        texts.append(block["text"])
-    return "\n".join(texts)
+    return "\n".join(_text_of(block, f"{place}[{index}]") for index, block in enumerate(content or ()))
+
+
+def _text_of(block: Any, place: str) -> str:
+    if isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str):
+        return str(block["text"])
+    kind = block.get("type") if isinstance(block, dict) else block
+    raise UnsupportedParameter(f"content of type {shown(kind)} is not supported", param=place)
 
 
 def _plain(message: MessageField, place: str) -> Iterator[dict[str, Any]]:
@@ -206,7 +208,7 @@ def _assistant(blocks: list[dict[str, Any]], place: str) -> dict[str, Any]:
         elif kind == "thinking":
             thoughts.append(str(block.get("thinking", "")))
         elif kind != "redacted_thinking":
-            texts.append(_text([block], f"{place}[{index}]").removesuffix("\n"))
+            texts.append(_text_of(block, f"{place}[{index}]"))
     message: dict[str, Any] = {"role": "assistant", "content": "\n".join(texts)}
     if thoughts:
         message["reasoning_content"] = "\n".join(thoughts)
@@ -215,18 +217,31 @@ def _assistant(blocks: list[dict[str, Any]], place: str) -> dict[str, Any]:
 
 def _user(blocks: list[dict[str, Any]], place: str, role: str) -> Iterator[dict[str, Any]]:
     """Tool results are messages of their own, in their place."""
-    texts: list[str] = []
+    parts: list[dict[str, Any]] = []
     for index, block in enumerate(blocks):
         if block.get("type") != "tool_result":
-            texts.append(_text([block], f"{place}[{index}]"))
+            parts.append(_part(block, f"{place}[{index}]"))
             continue
-        if texts:
-            yield {"role": role, "content": "\n".join(texts)}
-            texts = []
-        content = _text(block.get("content") or "", f"{place}[{index}].content")
+        if parts:
+            yield {"role": role, "content": pictures.content_of(parts)}
+            parts = []
+        content = _seen(block.get("content") or "", f"{place}[{index}].content")
         yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
-    if texts:
-        yield {"role": role, "content": "\n".join(texts)}
+    if parts:
+        yield {"role": role, "content": pictures.content_of(parts)}
+
+
+def _seen(content: Any, place: str) -> str | pictures.Parts:
+    """Text, or blocks of text and pictures."""
+    if isinstance(content, str):
+        return content
+    return pictures.content_of([_part(block, f"{place}[{index}]") for index, block in enumerate(content)])
+
+
+def _part(block: Any, place: str) -> dict[str, Any]:
+    if isinstance(block, dict) and block.get("type") == "image":
+        return pictures.of_source(block.get("source"), f"{place}.source")
+    return {"type": "text", "text": _text_of(block, place)}
 
 
 class MessagesWriter:

@@ -13,8 +13,8 @@ from ...convert.errors import BadRequest
 from ..chat.toolbox import checked
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
+from . import pictures
 from .chat import Chat, Opening, Part, Spoken, calls_of, content_of, reasoning_of
-from .errors import UnsupportedParameter
 from .ollama_fields import OllamaAsking, figures, now, reason_of
 from .openai_shapes import chat_logprobs
 from .pool import Servable
@@ -35,9 +35,7 @@ class MessageField(Fields):
 
     def plain(self, place: str) -> dict[str, Any]:
         """The message as a chat template knows it."""
-        if self.images:
-            raise UnsupportedParameter(f"{place}.images: this server does not see", param=f"{place}.images")
-        message: dict[str, Any] = {"role": self.role, "content": self.content or ""}
+        message: dict[str, Any] = {"role": self.role, "content": _content(self.content, self.images, f"{place}.images")}
         extras = {
             "reasoning_content": self.thinking,
             "tool_calls": [{"type": "function", **call} for call in self.tool_calls or ()] or None,
@@ -84,7 +82,6 @@ class GenerateRequest(OllamaAsking):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         {
             "suffix": (None, ""),
-            "images": (None, []),
             "template": (None, ""),
             "context": (None, []),
             "width": (None, 0),
@@ -96,23 +93,27 @@ class GenerateRequest(OllamaAsking):
     prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
+    images: list[str] | None = None
 
     def examine(self) -> None:
         super().examine()
+        self._content()
+        if self.raw and self.images:
+            raise BadRequest("pictures have no place in a raw prompt", param="images")
         if self.raw and self.system:
             raise BadRequest("system has no place in a raw prompt", param="system")
 
     @property
     def only_loads(self) -> bool:
         """Without a prompt, Ollama loads the model, or unloads it when ``keep_alive`` is 0."""
-        return not self.prompt and not self.system
+        return not self.prompt and not self.system and not self.images
 
     def chat(self, info: ModelInfo) -> Chat:
         """What is asked of the model."""
         settings = self.settings
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Chat(
-            [*system, {"role": "user", "content": self.prompt or ""}],
+            [*system, {"role": "user", "content": self._content()}],
             settings.sampling(),
             settings.most_tokens,
             tuple(settings.stop or ()),
@@ -126,6 +127,8 @@ class GenerateRequest(OllamaAsking):
         if not self.raw and model.info.chat_templates:
             return super().start(model, prompt)
         asked = self.chat(model.info)
+        if self.images:
+            raise BadRequest("pictures need a chat template, and this model has none", param="images")
         extras: dict[str, Any] = {"output": asked.output} if asked.output is not None else {}
         return model.generate(
             self.prompt or "",
@@ -138,6 +141,15 @@ class GenerateRequest(OllamaAsking):
 
     def writer(self, opening: Opening) -> GenerateWriter:
         return GenerateWriter(opening)
+
+    def _content(self) -> str | pictures.Parts:
+        return _content(self.prompt, self.images, "images")
+
+
+def _content(text: str | None, images: list[str] | None, place: str) -> str | pictures.Parts:
+    """Pictures before the text, as Ollama has them. Their kind is not said, and found by looking."""
+    seen = [pictures.of_base64(data, f"{place}[{index}]") for index, data in enumerate(images or ())]
+    return pictures.content_of([*seen, {"type": "text", "text": text or ""}])
 
 
 class ChatWriter:

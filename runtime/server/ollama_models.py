@@ -101,7 +101,7 @@ def show(installed: Installed) -> dict[str, Any]:
         "license": str(file.metadata.get("general.license", "")),
         "details": details | {"parameter_size": _short(parameters)},
         "model_info": {**_plain(file.metadata), "general.parameter_count": parameters},
-        "capabilities": _capabilities(templates),
+        "capabilities": _capabilities(templates) + (["vision"] if installed.mmproj else []),
         "modified_at": datetime.fromtimestamp(installed.created, UTC).isoformat(),
     }
 

@@ -19,7 +19,7 @@ from .chat import Chat, Opening, effort_variables
 from .errors import UnsupportedParameter, payload, shown
 from .openai_fields import MOST_LOGPROBS, UnitNotZero
 from .posted import ModelName, Part
-from .responses_items import items_of, messages_of
+from .responses_items import details_of, items_of, messages_of
 from .responses_store import ResponsesStore
 from .responses_writer import ResponsesWriter
 from .sse import Framing, named_event
@@ -109,7 +109,7 @@ class ResponsesRequest(Asking):
         unheard = [f"include: {name}" for name in self.include or () if name != LOGPROBS]
         summary = ["reasoning.summary"] if self.reasoning and self.reasoning.summary else []
         verbosity = ["text.verbosity"] if self.text and self.text.verbosity else []
-        return super().ignored(strict) + unheard + summary + verbosity
+        return super().ignored(strict) + unheard + summary + verbosity + details_of(items_of(self.input))
 
     def examine(self) -> None:
         messages_of(items_of(self.input))

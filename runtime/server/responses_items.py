@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...convert.errors import BadRequest
+from . import pictures
 from .errors import UnsupportedParameter, shown
 
 TEXT_KINDS = ("input_text", "output_text", "text")
@@ -49,7 +50,7 @@ def messages_of(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 messages.append({"role": "assistant", "content": ""})
             messages[-1].setdefault("tool_calls", []).append(_call(item, place))
         elif kind == "function_call_output":
-            content = _text(item.get("output"), f"{place}.output")
+            content = _content(item.get("output"), f"{place}.output")
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         elif kind == "reasoning":
             thought = "\n".join(_texts(item.get("content")) or _texts(item.get("summary")))
@@ -68,7 +69,7 @@ def _message(item: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise BadRequest(f"{place}.role must be one of {', '.join(ROLES)} (got {shown(role)})", param=f"{place}.role")
     return {
         "role": "system" if role == "developer" else role,
-        "content": _text(item.get("content"), f"{place}.content"),
+        "content": _content(item.get("content"), f"{place}.content"),
     }
 
 
@@ -83,18 +84,33 @@ def _call(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     }
 
 
-def _text(content: Any, place: str) -> str:
+def _content(content: Any, place: str) -> str | pictures.Parts:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise BadRequest(f"{place} must be a text or a list of parts (got {shown(content)})", param=place)
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else part
-        if kind not in TEXT_KINDS or not isinstance(part.get("text"), str):
-            raise UnsupportedParameter(f"content of type {shown(kind)} is not supported", param=f"{place}[{index}]")
-        texts.append(part["text"])
-    return "\n".join(texts)
+    return pictures.content_of([_part(part, f"{place}[{index}]") for index, part in enumerate(content)])
+
+
+def _part(part: Any, place: str) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else part
+    if kind == "input_image" and part.get("file_id") is None:
+        return pictures.of_url(part.get("image_url"), f"{place}.image_url")
+    if kind not in TEXT_KINDS or not isinstance(part.get("text"), str):
+        raise UnsupportedParameter(f"content of type {shown(kind)} is not supported", param=place)
+    return {"type": "text", "text": part["text"]}
+
+
+def details_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Fields that ask to look at a picture closely or not, which changes nothing: a model looks in its own way."""
+    return [
+        f"input[{index}].{name}[{at}].detail"
+        for index, item in enumerate(items)
+        for name in ("content", "output")
+        if isinstance(item.get(name), list)
+        for at, part in enumerate(item[name])
+        if isinstance(part, dict) and part.get("detail") in ("low", "high", "original")
+    ]
 
 
 def _texts(parts: Any) -> list[str]:
