@@ -5,6 +5,7 @@ An adapter counts for all rows of a step, so requests with different adapters ta
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 STEPS = 8
@@ -12,22 +13,29 @@ STEPS = 8
 
 
 class Turns:
-    """Round robin over the groups that are there. A group that stays is reached before any that came later has had
-    two turns."""
+    """First come, first served: whoever has waited longest is next, and each step puts its group behind all others. So
+    a group that waits sees every other one take one turn at most, whoever comes and goes meanwhile."""
 
     def __init__(self) -> None:
         self._current = 0
         self._steps = 0
+        self._clock = itertools.count()
+        self._since: dict[int, int] = {}  # of each group: when it was served last, or first seen
 
     def order(self, groups: Iterable[int]) -> list[int]:
         """The groups, the one that should compute next first."""
-        present = list(dict.fromkeys(groups))
-        if self._current not in present:
-            return present
-        place = present.index(self._current) + (self._steps >= STEPS)
-        return present[place:] + present[:place]
+        present = dict.fromkeys(groups)
+        for group in present:
+            if group not in self._since:
+                self._since[group] = next(self._clock)
+        waiting = sorted(present, key=self._since.__getitem__)
+        if self._current in present and self._steps < STEPS:
+            waiting.remove(self._current)
+            waiting.insert(0, self._current)
+        return waiting
 
     def take(self, group: int) -> None:
         """``group`` computes a step."""
         self._steps = self._steps + 1 if group == self._current and self._steps < STEPS else 1
         self._current = group
+        self._since[group] = next(self._clock)
