@@ -5,11 +5,12 @@ BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed
 DEV     := $(VENV)/.installed-dev
 PAGE    := $(VENV)/.installed-page
+JS      := build/js/.installed
 DEMO    := build/demo
 PROMPT  ?= Good morrow, friend. What news from the court?
 SOURCES := convert quantize runtime tests bench
 
-.PHONY: help demo test lint format types pytest soak fuzz page-test page-pictures bench clean
+.PHONY: help demo test lint format types pytest soak fuzz page-test page-pictures js-test bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -48,6 +49,9 @@ page-test: $(PAGE)  ## the chat page in headless Chromium, which must be here (D
 page-pictures: $(PAGE) $(DEMO)/bard-Q8_0.gguf  ## the pictures of docs/page.md anew
 	PYTHONPATH=tests $(BIN)/python tests/page_pictures.py $(DEMO)/bard-Q8_0.gguf
 
+js-test: $(DEV) $(JS)  ## the JavaScript clients of OpenAI and Ollama; needs Node.js 20 and npm
+	$(BIN)/python -m pytest -m node
+
 bench: $(DEV)  ## speed beside llama-bench and llama-server: see docs/benchmarks.md
 	$(BIN)/python -m bench.speed $(BENCH)
 
@@ -83,4 +87,9 @@ $(DEV): $(RUNTIME)
 
 $(PAGE): $(DEV)
 	$(BIN)/python -m pip install -e '.[dev,page]'
+	@touch $@
+
+$(JS): tests/js/package.json
+	mkdir -p $(@D) && cp $< $(@D)
+	npm install --prefix $(@D) --ignore-scripts --no-audit --no-fund
 	@touch $@
