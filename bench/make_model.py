@@ -12,7 +12,7 @@ import itertools
 import json
 import string
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -174,7 +174,10 @@ def tokenizer_config() -> dict[str, Any]:
     }
 
 
-def write_checkpoint(shape: Shape, folder: Path) -> None:
+Weights = Mapping[str, "np.ndarray[Any, np.dtype[np.float16]]"]
+
+
+def write_checkpoint(shape: Shape, folder: Path, weights: Weights | None = None) -> None:
     for name, content in (
         ("config", config(shape)),
         ("tokenizer", tokenizer(shape.vocabulary)),
@@ -182,18 +185,23 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
         ("generation_config", {"bos_token_id": 0, "eos_token_id": 2}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    save_file(tensors(shape), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(weights or tensors(shape)), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def make(folder: Path, shape: str, kind: str) -> Path:
     """``folder/SHAPE-TYPE.gguf``, made unless it is there."""
-    target = folder / f"{shape}-{kind}.gguf"
+    return make_of(folder, shape, SHAPES[shape], kind, lambda: tensors(SHAPES[shape]))
+
+
+def make_of(folder: Path, name: str, shape: Shape, kind: str, weights: Callable[[], Weights]) -> Path:
+    """``folder/NAME-TYPE.gguf`` of these weights, made unless it is there."""
+    target = folder / f"{name}-{kind}.gguf"
     if target.exists():
         return target
-    base = folder / f"{shape}-f16.gguf"
+    base = folder / f"{name}-f16.gguf"
     if not base.exists():
         with tempfile.TemporaryDirectory() as checkpoint:
-            write_checkpoint(SHAPES[shape], Path(checkpoint))
+            write_checkpoint(shape, Path(checkpoint), weights())
             convert(Path(checkpoint), base, "f16")
     if kind != "f16":
         quantize(base, target, kind)

@@ -54,6 +54,10 @@ class Server:
         """Token ids that no cache can know."""
         return [self._random.randrange(300, self.vocabulary) for _ in range(count)]
 
+    def distinct_tokens(self, count: int) -> list[int]:
+        """Such token ids, none of them twice."""
+        return self._random.sample(range(300, self.vocabulary), count)
+
     def body(self, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
         return {
             "model": self.model,

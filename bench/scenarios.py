@@ -7,6 +7,7 @@ prefix:  a conversation that was interrupted by another one finds its prompt aga
 leave:   a client that hangs up while its prompt is read frees the cores; others are not disturbed.
 overhead: what a streamed token costs beside the kernels.
 sampling: how long it takes to choose a token.
+copy:    what computing foretold tokens wins where an answer repeats its prompt, and loses where not.
 import:  what importing and ``--help`` cost.
 """
 
@@ -19,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import imports, leave, machine, overhead, prefix, sampling, streams
+from . import copying, imports, leave, machine, overhead, prefix, sampling, streams
 from .finding import Finding
-from .make_model import TINY, make
+from .make_model import TINY, make, make_of
 from .report import findings_table, replace_table
 
 
@@ -32,6 +33,7 @@ class Models:
     fast: Path
     exact: Path
     tiny: Path
+    folder: Path
 
 
 SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
@@ -41,6 +43,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "leave": lambda models: leave.findings(models.fast),
         "sampling": lambda models: sampling.findings(models.tiny),
         "overhead": lambda models: overhead.findings(models.tiny),
+        "copy": lambda models: copying.findings(copying_model(models.folder), models.fast),
         "import": lambda _: imports.findings(),
     }
 )
@@ -56,6 +59,10 @@ def exact_model(folder: Path) -> Path:
     return target
 
 
+def copying_model(folder: Path) -> Path:
+    return make_of(folder, copying.COPIES, copying.shape(), "Q8_0", copying.planted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; all unless given")
@@ -69,6 +76,7 @@ def main() -> None:
         chosen.model or make(chosen.folder, "smollm-135m", "Q8_0"),
         chosen.exact or exact_model(chosen.folder),
         make(chosen.folder, TINY, "Q8_0"),
+        chosen.folder,
     )
     found, quiet = [], True
     for name in chosen.scenario or SCENARIOS:

@@ -55,7 +55,9 @@ def contenders(model: Path, plan: Plan) -> Iterator[list[Contender]]:
     words = vocabulary(model)
     context = str(min(int(CONTEXT), context_length(model)))
     threads = str(plan.threads)
-    ours = ingle_server(model, words, "--threads", threads, "--threads-prefill", threads, "--ctx", context)
+    # Random weights write one token over and over, which would be foretold: what is compared are the kernels.
+    options = ("--threads", threads, "--threads-prefill", threads, "--ctx", context, "--speculate", "off")
+    ours = ingle_server(model, words, *options)
     theirs = llama_server(plan.llama_server, model, words, "-t", threads, "-c", context)
     with ours as ingle, theirs as server:
         yield [ingle, LlamaBench(plan.llama_bench, model, plan.threads), server]

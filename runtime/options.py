@@ -8,6 +8,7 @@ from typing import Literal
 
 FlashAttention = Literal["auto", "on", "off"]
 Repack = Literal["auto", "on", "off"]
+Speculate = Literal["auto", "off"]
 Isolation = Literal["thread", "process"]
 
 
@@ -39,6 +40,7 @@ class LoadOptions:
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
+    speculate: compute tokens that the text foretells beside the next one, where measurement says that it pays.
     adapters: loaded beside the model; a request that names none is answered with all of them together.
     sampling: temperature, top_k, top_p or min_p for requests that leave them open, in place of the model's own.
     """
@@ -57,6 +59,7 @@ class LoadOptions:
     mmap: bool = True
     repack: Repack = "auto"
     prefix_cache: bool = True
+    speculate: Speculate = "auto"
     mmproj: str | None = None
     adapters: tuple[AdapterFile, ...] = ()
     sampling: tuple[tuple[str, float], ...] = ()

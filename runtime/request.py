@@ -110,7 +110,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and seconds of one request, over all its choices. ``cached_tokens`` of the prompt were not evaluated."""
+    """Tokens and seconds of one request, over all its choices. ``cached_tokens`` of the prompt were not evaluated.
+
+    drafted_tokens: were foretold and computed beside others, ``accepted_tokens`` of them were right.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -118,6 +121,8 @@ class Usage:
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +213,5 @@ class EngineStats:
     parked_bytes: int = 0
     busy_s: float = 0.0
     kernel_cpu_s: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

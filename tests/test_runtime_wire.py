@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from ingle.convert.errors import Cancelled, EngineCrashed
 from ingle.runtime.engine.process import EngineProcess
 from ingle.runtime.engine.stream import Accepted, Event, Finished
 from ingle.runtime.engine.wire import Answer, Events, Wire
+from ingle.runtime.engine.worker import TOGETHER_S, Worker
 from ingle.runtime.request import Delta, Request, Sampling, TokenLogprob, Usage
 
 TEXTS: tuple[tuple[int, Event], ...] = ((1, Delta(0, "a", (5,))), (2, Delta(1, "\N{SNOWMAN}\0", (6, 7))))
@@ -43,6 +44,36 @@ def test_events_arrive_as_they_were_sent(ends: tuple[Wire, Wire], events: tuple[
     assert [(stream, type(event), repr(event)) for stream, event in message.events] == [
         (stream, type(event), repr(event)) for stream, event in events
     ]
+
+
+def test_the_text_of_one_choice_is_joined(ends: tuple[Wire, Wire]) -> None:
+    ends[0].send_events([*TEXTS, (1, Delta(0, "b", (8,))), (2, Delta(0, "x", (9,)))])
+    (message,) = ends[1].receive()
+    assert message == Events(((1, Delta(0, "ab", (5, 8))), TEXTS[1], (2, Delta(0, "x", (9,)))))
+
+
+class Recorder(Wire):
+    """A wire that nobody listens to."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[Event]] = []
+
+    def send_events(self, events: Iterable[tuple[int, Event]]) -> None:
+        self.sent.append([event for _, event in events])
+
+
+def test_quick_text_waits_for_more_and_nothing_else_does() -> None:
+    wire = Recorder()
+    worker = Worker(wire)
+    first, more, last = Delta(0, "a", (1,)), Delta(0, "b", (2,)), Delta(0, "c", (3,), (), "stop", "eos")
+    for event, goes_on in ((first, True), (more, True), (more, True), (more, False), (more, True), (last, True)):
+        worker._emit(1, event)
+        worker.flush(goes_on)
+    assert wire.sent == [[first], [more, more, more], [more, last]]
+    worker._sent -= TOGETHER_S
+    worker._emit(1, more)
+    worker.flush(goes_on=True)
+    assert wire.sent[-1] == [more]
 
 
 def test_a_message_that_comes_in_pieces_is_whole() -> None:

@@ -112,6 +112,11 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         "flash_attention", click.Choice(("auto", "on", "off")), "Flash attention: on suits many streams; auto measures."
     ),
     _load("repack", click.Choice(("auto", "on", "off")), "Lay weights out anew for the CPU; auto measures."),
+    _load(
+        "speculate",
+        click.Choice(("auto", "off")),
+        "Compute several tokens at once where an answer repeats what was said; auto does so where it pays.",
+    ),
     _option(
         "mmproj",
         click.Path(exists=True, dir_okay=False),

@@ -14,6 +14,8 @@ from ..request import Delta, FinishReason, Request, StopDetail, TokenLogprob, Us
 from .constraint import Matcher
 from .detokenizer import Detokenizer
 from .drawing import TokenSource
+from .governor import Record
+from .lookup import Lookup
 from .prompt import Prompt
 from .sampling import token_logprob
 from .sequence import Sequence
@@ -30,7 +32,7 @@ _REASONS: dict[StopDetail, FinishReason] = {
 
 @dataclass(eq=False, slots=True)
 class Choice:
-    """One of a request's ``n`` answers."""
+    """One of a request's ``n`` answers. lookup, record: where its next tokens may be foretold, and how that fared."""
 
     flight: Flight
     index: int
@@ -38,6 +40,8 @@ class Choice:
     source: TokenSource
     detokenizer: Detokenizer
     matcher: Matcher | None = None
+    lookup: Lookup | None = None
+    record: Record = field(default_factory=Record)
     generated: int = 0
     unsent_tokens: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -67,6 +71,24 @@ class Choice:
             if request.logprobs is not None:
                 self.unsent_logprobs.append(token_logprob(raw, token, request.logprobs, vocab))
         return token
+
+    def append(self, token: int) -> None:
+        """The answer has one more token."""
+        self.sequence.tokens.append(token)
+        self.unsent_tokens.append(token)
+        if self.lookup is not None:
+            self.lookup.saw()
+            self.record.saw(self.lookup.streak)
+
+    def ending(self, window: int) -> StopDetail | None:
+        """Why the answer ends here, if it does."""
+        if self.detokenizer.stopped:
+            return "stop_string"
+        if self.generated == self.flight.request.max_tokens:
+            return "max_tokens"
+        if len(self.sequence.tokens) >= window:
+            return "context_window"
+        return None
 
     def emit(self, text: str, stop_detail: StopDetail | None = None) -> None:
         """Send what is certain; tokens without text wait for the next that has some."""
@@ -104,6 +126,8 @@ class Flight:
     first_token: float = 0.0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def usage(self) -> Usage:
         now = time.monotonic()
@@ -116,4 +140,6 @@ class Flight:
             queue_s=started - self.arrived,
             prefill_s=first - started,
             decode_s=now - first,
+            drafted_tokens=self.drafted_tokens,
+            accepted_tokens=self.accepted_tokens,
         )

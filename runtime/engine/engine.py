@@ -46,7 +46,8 @@ class EngineLike(Protocol):
 
 
 class Engine:
-    """A model that a thread of this process runs. ``after_round`` is called by that thread after each of its steps.
+    """A model that a thread of this process runs. ``after_round`` is called by that thread after each of its steps, and
+    told whether the next one is being made at once and will be quick.
 
     Raises:
         InputError: options that contradict each other. BadGGUF, LoadFailed: a file that cannot be loaded.
@@ -54,7 +55,11 @@ class Engine:
     """
 
     def __init__(
-        self, path: Path, options: LoadOptions | None = None, *, after_round: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        options: LoadOptions | None = None,
+        *,
+        after_round: Callable[[bool], None] = lambda goes_on: None,
     ) -> None:
         options = options or LoadOptions()
         self._projector: NativeProjector | None = None

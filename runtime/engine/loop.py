@@ -5,30 +5,33 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, QueueFull
-from ..llama.context import Aborted, Context, PictureRows, Rows
+from ..llama.context import Aborted, Context
 from ..llama.model import NativeModel
-from ..llama.projector import Chunk, NativeProjector
+from ..llama.projector import NativeProjector
 from ..llama.threads import KernelThreads
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, StopDetail
-from . import sampling
+from . import batch, sampling
 from .choice import Choice, Flight
+from .counts import Counts, clocks
 from .detokenizer import Detokenizer
+from .drafts import Drafts
 from .drawing import TokenSource
 from .info import context_options, core_groups, limits
 from .pace import Pace
 from .priority import rank
 from .scheduler import Scheduler
-from .sequence import Row, Sequence, Span
+from .sequence import Row, Sequence
 from .stream import Accepted, Finished
+
+QUICK_S = 0.008
+"""Of a step, after which the text of two may leave together."""
 
 
 class Loop:
@@ -40,7 +43,7 @@ class Loop:
         projector: NativeProjector | None,
         info: ModelInfo,
         options: LoadOptions,
-        after_round: Callable[[], None],
+        after_round: Callable[[bool], None],
     ) -> None:
         self._model = model
         self._projector = projector
@@ -63,8 +66,9 @@ class Loop:
         self._filled: list[Row] | None = None
         self._growing: list[Choice] = []
         self._plain = False
+        self._drafts = Drafts(options, model, info.context_length)
         self.stopped = False
-        self._counts: defaultdict[str, Any] = defaultdict(int)
+        self._counts = Counts()
 
     # ---- any thread -------------------------------------------------------------------------------------------
 
@@ -101,7 +105,7 @@ class Loop:
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
         return EngineStats(
-            **self._counts,
+            **self._counts.all,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             preempted=self._scheduler.preempted,
@@ -121,14 +125,21 @@ class Loop:
                 self._take_inbox()
                 self._land_cancelled()
                 self._step()
-                self._after_round()
+                self._after_round(self._goes_on)
         finally:
             self._shut_down()
-            self._after_round()
+            self._after_round(False)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether another quick step will be made at once."""
+        return self._filled is not None and bool(self._scheduler.running) and self._counts.seconds < QUICK_S
 
     def _step(self) -> None:
         rows = self._scheduler.schedule()
-        if rows is self._filled:
+        if drafted := self._drafts.beside(rows, self._choices, self._scheduler):
+            self._step_ahead(drafted)
+        elif rows is self._filled:
             self._step_again(rows)
         elif rows and (outputs := self._decode(rows)) is not None:
             self._scheduler.advance(rows)
@@ -141,14 +152,15 @@ class Loop:
 
     def _step_again(self, rows: list[Row]) -> None:
         """The step before, one token further: nobody came or went, which is what most steps are like."""
-        began = _clocks()
+        began = clocks()
         try:
             self._context.decode_next((row.sequence.tokens[-1], row.sequence.position) for row in rows)
         except (Aborted, EngineError) as error:
             self._give_up(rows, error)
             return
-        seconds = self._count_step(len(rows), len(rows), began)
+        seconds = self._counts.step(len(rows), len(rows), began)
         self._scheduler.pace.observe(len(rows), 0, seconds)
+        self._drafts.none(rows, seconds)
         self._scheduler.advance(rows)
         if self._plain and (tokens := self._context.all_best(len(rows))) is not None:
             for choice, token in zip(self._growing, tokens, strict=True):
@@ -156,6 +168,38 @@ class Loop:
         else:
             for choice, logits in zip(self._growing, self._context.all_logits(len(rows)), strict=True):
                 self._choose(choice, logits)
+
+    def _step_ahead(self, rows: list[Row]) -> None:
+        """A step in which each row is followed by tokens that are foretold: those that are drawn, too, are kept."""
+        choices = [self._choices[row.sequence] for row in rows]
+        outputs = self._decode(rows)
+        if outputs is None:
+            return
+        taken = [
+            self._verify(row, choice, outputs[row.sequence.slot]) for row, choice in zip(rows, choices, strict=True)
+        ]
+        self._drafts.fared(rows, taken, choices, self._counts.seconds)
+        self._counts.add(
+            drafted_tokens=sum(len(row.draft) for row in rows),
+            accepted_tokens=sum(taken) - len(rows),
+            generated_tokens=sum(taken) - len(rows),
+        )
+
+    def _verify(self, row: Row, choice: Choice, index: int) -> int:
+        """Draw from the logits of one row after the other for as long as the token is the foretold one; returns how
+        many were drawn. The cells of the others are let go."""
+        sequence, taken = row.sequence, 0
+        for foretold in (*row.draft, None):
+            self._scheduler.advance([Row(sequence, 1, True)])
+            self._choose(choice, self._context.logits(index + taken))
+            taken += 1
+            if sequence.slot < 0 or sequence.tokens[-1] != foretold:
+                break
+        if sequence.slot >= 0:
+            self._context.remove(sequence.slot, sequence.position)
+        choice.flight.drafted_tokens += len(row.draft)
+        choice.flight.accepted_tokens += taken - 1
+        return taken
 
     def _take_inbox(self) -> None:
         """Do all that was asked for; wait for it when there is nothing to compute."""
@@ -167,7 +211,7 @@ class Loop:
     def _arrive(self, flight: Flight) -> None:
         if flight not in self._flights:
             return
-        self._add(requests=1, prompt_tokens=len(flight.prompt.tokens))
+        self._counts.add(requests=1, prompt_tokens=len(flight.prompt.tokens))
         for index in range(flight.request.n):
             choice = self._choice(flight, index)
             flight.open.append(choice)
@@ -182,7 +226,8 @@ class Loop:
         group = self._group(request.adapters)
         sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group, rank=rank(request.priority))
         matcher = flight.matchers[index] if flight.matchers else None
-        return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher)
+        lookup = self._drafts.lookup(request.sampling, resolved, sequence.tokens)
+        return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher, lookup)
 
     def _group(self, names: tuple[str, ...] | None) -> int:
         """The number of a set of adapters; None is all of them."""
@@ -197,10 +242,11 @@ class Loop:
     def _decode(self, rows: list[Row]) -> dict[int, int] | None:
         """Compute the rows; None if the step was aborted or failed and has to be scheduled anew."""
         self._filled = None
+        self._after_round(False)  # what was held back does not wait for a long step
         self._note_start(rows)
         if not self._open_step(rows):
             return None
-        began = _clocks()
+        began = clocks()
         self._adapt(rows[0].sequence.group)
         try:
             outputs = self._compute(rows)
@@ -210,8 +256,8 @@ class Loop:
             return None
         self._close_step()
         evaluated, decoding = sum(row.count for row in rows), sum(row.sequence.decoding for row in rows)
-        seconds = self._count_step(evaluated, len(outputs), began)
-        if rows[0].sequence.span is None:
+        seconds = self._counts.step(evaluated, len(outputs), began)
+        if rows[0].sequence.span is None and not rows[0].draft:
             self._scheduler.pace.observe(decoding, evaluated - decoding, seconds)
         self._threads.settle()
         return outputs
@@ -220,26 +266,17 @@ class Loop:
         """The step was stopped, or failed: then everybody in it does."""
         self._filled = None
         if isinstance(error, Aborted):
-            self._add(aborted_steps=1)
+            self._counts.add(aborted_steps=1)
         else:
             for row in rows:
                 self._land(self._choices[row.sequence].flight, error)
         self._repair(rows)
 
-    def _count_step(self, evaluated: int, generated: int, began: tuple[float, float]) -> float:
-        counts, (wall, cpu) = self._counts, _clocks()
-        counts["steps"] += 1
-        counts["evaluated_tokens"] += evaluated
-        counts["generated_tokens"] += generated
-        counts["busy_s"] += wall - began[0]
-        counts["kernel_cpu_s"] += cpu - began[1]
-        return wall - began[0]
-
     def _compute(self, rows: list[Row]) -> dict[int, int]:
         picture = rows[0].sequence.span
         if picture is None or self._projector is None:
-            return self._context.decode([_native(row) for row in rows])
-        return self._context.decode_picture(_picture_rows(rows[0], picture, self._projector))
+            return self._context.decode([batch.native(row) for row in rows])
+        return self._context.decode_picture(batch.picture_rows(rows[0], picture, self._projector))
 
     def _open_step(self, rows: list[Row]) -> bool:
         """Tell :meth:`cancel` whose prompts the step reads; False if one of them was cancelled just now."""
@@ -268,7 +305,7 @@ class Loop:
             if not flight.started:
                 flight.started = time.monotonic()
                 flight.cached_tokens = row.sequence.cached or 0
-                self._add(cached_tokens=flight.cached_tokens)
+                self._counts.add(cached_tokens=flight.cached_tokens)
 
     def _choose(self, choice: Choice, logits: NDArray[np.float32]) -> None:
         if choice not in choice.flight.open:
@@ -290,22 +327,12 @@ class Loop:
         if token in self._end_tokens:
             self._complete(choice, choice.detokenizer.finish(), "eos")
             return
-        choice.sequence.tokens.append(token)
-        choice.unsent_tokens.append(token)
+        choice.append(token)
         text = choice.detokenizer.feed(self._model.vocab.piece(token, special=token in flight.shown))
-        if (detail := self._ending(choice)) is None:
+        if (detail := choice.ending(self._info.context_length)) is None:
             choice.emit(text)
         else:
             self._complete(choice, text + choice.detokenizer.finish(), detail)
-
-    def _ending(self, choice: Choice) -> StopDetail | None:
-        if choice.detokenizer.stopped:
-            return "stop_string"
-        if choice.generated == choice.flight.request.max_tokens:
-            return "max_tokens"
-        if len(choice.sequence.tokens) >= self._info.context_length:
-            return "context_window"
-        return None
 
     def _complete(self, choice: Choice, text: str, detail: StopDetail) -> None:
         choice.emit(text, detail)
@@ -322,7 +349,7 @@ class Loop:
             self._leaving = False
             cancelled = [flight for flight in self._flights if flight.cancelled]
         for flight in cancelled:
-            self._add(cancelled=1, failed=-1)
+            self._counts.add(cancelled=1, failed=-1)
             self._land(flight, Cancelled("the request was cancelled"))
 
     def _land(self, flight: Flight, error: IngleError) -> None:
@@ -331,7 +358,7 @@ class Loop:
             for choice in list(flight.open):
                 self._release(choice)
             self._flights.discard(flight)
-            self._add(failed=1)
+            self._counts.add(failed=1)
             flight.emit(error)
 
     def _release(self, choice: Choice) -> None:
@@ -339,10 +366,6 @@ class Loop:
         del self._choices[choice.sequence]
         self._scheduler.finish(choice.sequence)
         choice.source.close()
-
-    def _add(self, **amounts: float) -> None:
-        for name, amount in amounts.items():
-            self._counts[name] += amount
 
     def _shut_down(self) -> None:
         with self._lock:
@@ -356,24 +379,5 @@ class Loop:
         self._model.close()
 
 
-def _clocks() -> tuple[float, float]:
-    """Seconds of the wall, and of the CPU over all threads of this process."""
-    return time.monotonic(), time.process_time()
-
-
 def _look_around() -> None:
     """Something for the inbox, so that a waiting loop looks at its flags."""
-
-
-def _native(row: Row) -> Rows:
-    sequence = row.sequence
-    tokens = sequence.tokens[sequence.computed : sequence.computed + row.count]
-    return Rows(sequence.slot, sequence.position, tokens, row.output)
-
-
-def _picture_rows(row: Row, span: Span, projector: NativeProjector) -> PictureRows:
-    chunk = span.picture
-    if not isinstance(chunk, Chunk):
-        raise EngineError(f"a {type(chunk).__name__} is no picture")
-    values, together = projector.rows(chunk), projector.non_causal
-    return PictureRows(row.sequence.slot, row.sequence.position, values, chunk.grid, together, row.output)

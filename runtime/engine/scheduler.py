@@ -131,6 +131,10 @@ class Scheduler:
                 return Row(sequence, span.count, span.count == sequence.pending)
         return None
 
+    def room_for_drafts(self, rows: list[Row]) -> int:
+        """How many rows a step may have in the place of ``rows``; 0 where these are not all that there is to do."""
+        return min(self.limits.rows, self._spare_cells) if rows is self._steady else 0
+
     def advance(self, rows: list[Row]) -> None:
         """The rows were computed."""
         self._spare_cells -= len(rows)

@@ -99,8 +99,12 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``count`` tokens of a sequence to compute now; ``output`` when the last one's logits choose the next token."""
+    """``count`` tokens of a sequence to compute now; ``output`` when the last one's logits choose the next token.
+
+    draft: tokens, counted, that it does not have yet but probably will: the logits of each row are then wanted.
+    """
 
     sequence: Sequence
     count: int
     output: bool
+    draft: tuple[int, ...] = ()

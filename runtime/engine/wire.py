@@ -106,15 +106,16 @@ class Wire:
         self._write(_MESSAGE, pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def send_events(self, events: Iterable[tuple[int, Event]]) -> None:
-        """Like ``send(Events(events))``, cheaper where they are text and nothing else."""
-        texts = []
+        """Like ``send(Events(events))``, cheaper where they are text and nothing else: that of one choice is joined."""
+        texts: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
         for stream, event in events:
-            if type(event) is not Delta or event.logprobs or event.finish_reason is not None:
+            if not isinstance(event, Delta) or not is_text(event):
                 self.send(Events(tuple(events)))
                 return
-            texts.append((stream, event.index, event.text, event.tokens))
+            text, tokens = texts.get((stream, event.index), ("", ()))
+            texts[stream, event.index] = text + event.text, tokens + event.tokens
         if texts:
-            self._write(_TEXT, marshal.dumps(texts))
+            self._write(_TEXT, marshal.dumps([(*choice, *said) for choice, said in texts.items()]))
 
     def wait(self) -> bool:
         """Block until there is something to receive; False once :meth:`stop_waiting` was called.
@@ -160,6 +161,11 @@ class Wire:
     def _write(self, kind: int, payload: bytes) -> None:
         with self._sending:
             self._socket.sendall(_HEADER.pack(len(payload), kind) + payload)
+
+
+def is_text(event: Event) -> bool:
+    """Whether it is a piece of text with nothing else to it."""
+    return type(event) is Delta and not event.logprobs and event.finish_reason is None
 
 
 def _decoded(kind: int, payload: bytearray) -> object:

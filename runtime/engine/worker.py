@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,18 @@ from ...convert.errors import EngineError, IngleError
 from .choice import Flight
 from .engine import Engine
 from .stream import Event, Finished
-from .wire import CALLABLE, Answer, Call, Cancel, Load, Loaded, Submit, Wire
+from .wire import CALLABLE, Answer, Call, Cancel, Load, Loaded, Submit, Wire, is_text
+
+TOGETHER_S = 0.015
+"""Nobody reads, and no screen shows, more than this many seconds' text at once: 66 pieces a second."""
 
 
 class Worker:
     """Serves one engine to one parent.
 
     Events wait in a pile until the engine's thread has ended its step: one message a step, not one a token, and sent
-    by that thread itself, for another one would push a thread of the kernels from its core.
+    by that thread itself, for another one would push a thread of the kernels from its core. So does everybody whom a
+    message wakes, down to the client: text that comes faster than :data:`TOGETHER_S` leaves together.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -37,6 +42,8 @@ class Worker:
         self._lock = threading.RLock()
         self._flushing = threading.Lock()
         self._pile: deque[tuple[int, Event]] = deque()
+        self._urgent = False
+        self._sent = 0.0
 
     def serve(self, engine: Engine) -> None:
         """Do what the parent asks until it closes the socket or dies."""
@@ -75,6 +82,7 @@ class Worker:
 
     def _emit(self, stream: int, event: Event) -> None:
         self._pile.append((stream, event))
+        self._urgent = self._urgent or not is_text(event)
         if isinstance(event, Finished | IngleError):
             with self._lock:
                 self._flights.pop(stream, None)
@@ -87,11 +95,16 @@ class Worker:
         except IngleError as error:
             return error
 
-    def flush(self) -> None:
-        """Send what was emitted; called by the engine after each of its rounds."""
+    def flush(self, goes_on: bool = False) -> None:
+        """Send what was emitted; called by the engine after each of its rounds. While it ``goes_on`` quickly, text that
+        follows closely upon other text may wait for what comes next."""
         if not self._pile:
             return
+        now = time.monotonic()
+        if goes_on and not self._urgent and now - self._sent < TOGETHER_S:
+            return
         with self._flushing:
+            self._sent, self._urgent = now, False
             pile = [self._pile.popleft() for _ in range(len(self._pile))]
             try:
                 self._wire.send_events(pile)

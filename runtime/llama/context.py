@@ -38,12 +38,14 @@ class ContextOptions:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Tokens of one sequence, to be computed at ``start`` and after; ``output`` asks for the last one's logits."""
+    """Tokens of one sequence, to be computed at ``start`` and after; ``output`` asks for the last one's logits, and
+    ``each`` for all others', too."""
 
     slot: int
     start: int
     tokens: Sequence[int]
     output: bool
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ class Context:
             self._lib.llama_free(handle)
 
     def decode(self, rows: Sequence[Rows]) -> dict[int, int]:
-        """Compute ``rows``; returns the batch index of each slot that asked for logits (see :meth:`logits`).
+        """Compute ``rows``; returns the batch index of each slot that asked for logits (see :meth:`logits`), the first
+        of several.
 
         Raises:
             Aborted: :meth:`abort` was called. EngineError: llama.cpp failed; the rows' cells are empty again.
@@ -278,10 +281,10 @@ class _Batch:
             self._token[begin:end] = row.tokens
             self._position[begin:end] = np.arange(row.start, row.start + len(row.tokens))
             self._slot_pointers[begin:end] = self._slots.ctypes.data + row.slot * self._slots.itemsize
-            self._output[begin:end] = 0
+            self._output[begin:end] = row.each
             if row.output:
                 self._output[end - 1] = 1
-                outputs[row.slot] = end - 1
+                outputs[row.slot] = begin if row.each else end - 1
             begin = end
         self.native.n_tokens = begin
         return outputs

@@ -21,6 +21,8 @@ COUNTERS: Mapping[str, str] = {
     "cached_tokens": "Tokens of prompts that the prefix cache spared.",
     "evaluated_tokens": "Tokens that were computed, of prompts and of answers.",
     "generated_tokens": "Tokens written.",
+    "drafted_tokens": "Tokens foretold and computed beside others.",
+    "accepted_tokens": "Of these, the ones that were right.",
     "requests": "Requests that the engine took.",
     "cancelled": "Requests cancelled by their owners.",
     "failed": "Requests that failed in the engine.",

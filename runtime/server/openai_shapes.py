@@ -70,6 +70,8 @@ def timings(used: Usage) -> dict[str, Any]:
         "decode_s": round(used.decode_s, 4),
         "prefill_tokens_per_s": _rate(evaluated, used.prefill_s),
         "decode_tokens_per_s": _rate(used.completion_tokens, used.decode_s),
+        "drafted_tokens": used.drafted_tokens,
+        "accepted_tokens": used.accepted_tokens,
     }
 
 
