@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("convert", "quantize", "runtime")
 # The rooms of runtime/, lowest first: a room imports from lower lines only (and from itself).
 LAYERS = (
-    {"options", "request", "machine", "normalize", "corpus", "picture", "reference", "embedded", "confined"},
+    {"options", "request", "machine", "normalize", "corpus", "picture", "plot", "reference", "embedded", "confined"},
     {"llama", "truth"},
     {"chat", "comparison"},
     {"engine"},
@@ -27,6 +27,7 @@ LAYERS = (
     {"proof"},
     {"store"},
     {"model", "tasks", "measure"},
+    {"promise"},
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"

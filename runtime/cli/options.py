@@ -12,12 +12,14 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..options import AdapterFile, LoadOptions
 from ..request import Sampling
+from .promise import Asked
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -196,5 +198,26 @@ def _collect(kind: type[Any], parameter: str, options: Iterable[Callable[[Any], 
     return decorate
 
 
+_PROMISE_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option("--max-size", metavar="SIZE", help="Choose types for a file of at most so much: 3.2GB, 900MiB."),
+    _option("bpw", click.FloatRange(0, min_open=True), "Choose types for at most so many bits per weight, whole file."),
+    _option("max_kld", ANY_SIZE, "Choose types for a KL divergence of at most so much, in nats per token."),
+    click.option(
+        "--for", "machine", type=click.Choice(("this-machine",)), help="Choose types for the memory that is free now."
+    ),
+    _option(
+        "ctx", POSITIVE, "With --for: tokens of context that must fit, too. [default: 8192, or what it was trained for]"
+    ),
+    click.option(
+        "--goal",
+        type=click.Choice(("quality", "cpu-fast")),
+        default="quality",
+        show_default=True,
+        help="What is wanted most within the promise.",
+    ),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw what other sizes would lose (.png)."),
+)
+
+promise_options = _collect(Asked, "asked", _PROMISE_OPTIONS)
 load_options = _collect(LoadOptions, "options", _LOAD_OPTIONS)
 sampling_options = _collect(Sampling, "sampling", _SAMPLING_OPTIONS)

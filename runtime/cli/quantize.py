@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...convert.errors import InputError
 from ...convert.files import projector_beside
 from .convert import checkpoint_name, convert_and_prove
 from .display import emit_json, emit_table, human_size, note, progress_bar
-from .options import THREADS
+from .options import THREADS, promise_options
+from .promise import Asked, Order, fulfil, is_gguf, require_no_part_of
 
 if TYPE_CHECKING:
     from ...quantize import Choices, Plan, Quantized
@@ -27,10 +27,15 @@ AUTO = "auto"
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="File to write. [default: named after SOURCE and type]"
 )
-@click.option("-t", "--type", "type_name", default=DEFAULT_TYPE, show_default=True, help="Quantization type.")
+@click.option("-t", "--type", "type_name", help=f"Quantization type.  [default: {DEFAULT_TYPE}]")
+@promise_options
 @click.option("--types", "list_types", is_flag=True, help="List the types, and what to expect of each.")
 @click.option("--imatrix", metavar="FILE|auto", help="Importance matrix; auto collects one on the text of --on.")
-@click.option("--on", type=click.Path(path_type=Path), help="What --imatrix auto reads: a text, or .jsonl of prompts.")
+@click.option(
+    "--on",
+    type=click.Path(path_type=Path),
+    help="What --imatrix auto or a promise reads: a text, or .jsonl of prompts.",
+)
 @click.option(
     "--tensor-type",
     "tensor_types",
@@ -48,7 +53,8 @@ AUTO = "auto"
 def quantize_command(
     source: str | None,
     out: Path | None,
-    type_name: str,
+    asked: Asked,
+    type_name: str | None,
     list_types: bool,
     imatrix: str | None,
     on: Path | None,
@@ -66,6 +72,10 @@ def quantize_command(
     A checkpoint is converted and proven first; the file in between is removed. Types and bytes are those of
     llama-quantize. With an importance matrix (see `ingle imatrix`) weights of large inputs are kept more exact, and
     the smallest types become possible.
+
+    With --max-size, --bpw, --max-kld or --for each weight gets the type with which the whole loses least, found by
+    trying them on the model. What is promised is measured on text that took no part in the choice, and refused with the
+    nearest that can be had where it cannot be held.
     """
     from ...quantize import Choices, Override, plan, types, weight_type
 
@@ -74,9 +84,16 @@ def quantize_command(
         return
     if source is None:
         raise click.UsageError("name a SOURCE to quantize, or ask for --types")
+    if (promise := asked.promise()) is not None:
+        chosen_types = (type_name, *tensor_types, output_type, embedding_type)
+        if any(chosen_types) or pure or requantize or imatrix == AUTO:
+            raise click.UsageError("a promise chooses the types, and collects the importance matrix, by itself")
+        fulfil(Order(source, promise, out, on, imatrix, threads, asked.plot, dry_run, as_json))
+        return
     if (imatrix == AUTO) != (on is not None):
         raise click.UsageError("--imatrix auto and --on TEXT belong together")
-    kind = types.find(type_name) if imatrix else types.require_usable(type_name)
+    wanted = type_name or DEFAULT_TYPE
+    kind = types.find(wanted) if imatrix else types.require_usable(wanted)
     choices = Choices(
         overrides=tuple(map(Override.parse, tensor_types)),
         output=weight_type(output_type) if output_type else None,
@@ -84,7 +101,7 @@ def quantize_command(
         pure=pure,
     )
     importance = Importance(imatrix, on, threads)
-    if not _is_gguf(source):
+    if not is_gguf(source):
         if dry_run:
             raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
         target = out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf")
@@ -131,10 +148,6 @@ def default_out(source: Path, type_name: str) -> Path:
     return source.with_name(f"{name}-{type_name}.gguf")
 
 
-def _is_gguf(source: str) -> bool:
-    return source.lower().endswith(".gguf") or Path(source).is_file()
-
-
 def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choices, importance: Importance) -> Quantized:
     """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work. A vision part stays
     as it is, and gets its place beside ``out``."""
@@ -145,7 +158,7 @@ def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choice
     vision = projector_beside(converted)
     try:
         with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
-            _require_no_part_of(checkpoint.folder, out)
+            require_no_part_of(checkpoint.folder, out)
             convert_and_prove(checkpoint, converted, "auto", progress)
         planned = plan(converted, type_name, choices=importance.added(choices, converted))
         done = _execute(planned, out, importance.threads)
@@ -155,11 +168,6 @@ def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choice
     finally:
         converted.unlink(missing_ok=True)
         vision.unlink(missing_ok=True)
-
-
-def _require_no_part_of(checkpoint: Path, out: Path) -> None:
-    if out.exists() and any(out.samefile(file) for file in checkpoint.iterdir() if file.suffix != ".gguf"):
-        raise InputError(f"{out} is a file of the checkpoint", hint="name another file to write")
 
 
 def _execute(planned: Plan, out: Path, threads: int | None) -> Quantized:

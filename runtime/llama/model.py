@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +44,7 @@ class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
     repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
+    parts: the files of a model in several, ``path`` the first of them.
 
     Raises:
         BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
@@ -56,6 +59,7 @@ class NativeModel:
         mmap: bool = True,
         repack: bool = True,
         adapters: Sequence[AdapterFile] = (),
+        parts: Sequence[Path] = (),
     ) -> None:
         file = gguf.read(path)
         _require_model(file.metadata, path)
@@ -65,7 +69,7 @@ class NativeModel:
         self.has_own_head = HEAD in file.tensors or "split.count" in file.metadata
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
-        self.handle = self._load(path, mmap, repack)
+        self.handle = self._load(path, parts, mmap, repack)
         self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
         self.adapters: dict[str, NativeAdapter] = {}
         try:
@@ -80,7 +84,7 @@ class NativeModel:
             raise InputError(f"two adapters are called {file.name}", hint="rename one of the files")
         self.adapters[file.name] = NativeAdapter(self, Path(file.path), file.scale)
 
-    def _load(self, path: Path, mmap: bool, repack: bool) -> Any:
+    def _load(self, path: Path, parts: Sequence[Path], mmap: bool, repack: bool) -> Any:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
         params.load_mode = self._lib.LLAMA_LOAD_MODE_MMAP if mmap else self._lib.LLAMA_LOAD_MODE_NONE
@@ -88,13 +92,19 @@ class NativeModel:
         # Loading repacks weights with OpenMP. While the thread that did so lives, libgomp counts its pool beside that
         # of the decoding thread, finds more threads than CPUs and lets them sleep at barriers: half the speed.
         with native_log() as lines, ThreadPoolExecutor(1, "ingle-load") as loader:
-            handle = loader.submit(self._lib.llama_model_load_from_file, str(path).encode(), params).result()
+            handle = loader.submit(self._load_files, path, parts, params).result()
         if not handle:
             raise LoadFailed(
                 f"{path}: llama.cpp cannot load this model: {' '.join(lines[-3:]) or 'no reason given'}",
                 hint="`ingle verify` checks the file; a newer llama-cpp-python may know this architecture",
             )
         return handle
+
+    def _load_files(self, path: Path, parts: Sequence[Path], params: Any) -> Any:
+        if not parts:
+            return self._lib.llama_model_load_from_file(os.fsencode(path), params)
+        paths = (ctypes.c_char_p * len(parts))(*map(os.fsencode, parts))
+        return self._lib.llama_model_load_from_splits(paths, len(parts), params)
 
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""

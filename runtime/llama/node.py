@@ -57,8 +57,11 @@ class Product:
     chosen: NDArray[np.int32] | None
 
 
-def is_product(address: int) -> bool:
-    """Whether the node multiplies a weight of a block with many rows of f32."""
+HEADS = frozenset({"output.weight", "token_embd.weight"})
+
+
+def is_product(address: int, *, head: bool = False) -> bool:
+    """Whether the node multiplies a weight of a block with many rows of f32; with ``head``, or that of the logits."""
     node = _Tensor.from_address(address)
     kind = _op_name(node.op)
     if kind == "MUL_MAT_ID":
@@ -66,7 +69,9 @@ def is_product(address: int) -> bool:
     if kind != "MUL_MAT":
         return False
     inputs = _Tensor.from_address(node.src[1])
-    return bool(inputs.ne[1] >= FEWEST_ROWS and inputs.type == F32 and _weight_name(node).startswith("blk."))
+    name = _weight_name(node)
+    wanted = name.startswith("blk.") or (head and name in HEADS)
+    return bool(inputs.ne[1] >= FEWEST_ROWS and inputs.type == F32 and wanted)
 
 
 def product(address: int) -> Product:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,9 +39,20 @@ def collect(model: Path, wish: Wish, progress: Progress = silent) -> ImportanceM
     with ExitStack() as stack:
         native = loaded(model, stack)
         material = passage.read(wish.on, native, wish.length, wish.most)
-        gathered = Gathered()
-        _read_all(native, [Passage(one.tokens, 0) for one in material.passages], wish, gathered, stack, progress)
-    return ImportanceMatrix(gathered.entries(), (wish.on.name,), wish.length or passage.CHUNK, material.sha256)
+        entries = collect_from(native, material.passages, wish.threads or thread_count(), progress)
+    return ImportanceMatrix(entries, (wish.on.name,), wish.length or passage.CHUNK, material.sha256)
+
+
+def collect_from(
+    native: NativeModel, passages: Sequence[Passage], threads: int, progress: Progress = silent, *, head: bool = False
+) -> dict[str, Importance]:
+    """Of each weight of its blocks; with ``head``, too, of the matrix that gives the logits, which llama-imatrix leaves
+    out (it is the embedding in many models)."""
+    whole = [Passage(one.tokens, 0) for one in passages]
+    gathered = Gathered(head)
+    with ExitStack() as stack:
+        _read_all(native, whole, threads, gathered, stack, progress)
+    return gathered.entries()
 
 
 def kept(model: Path, wish: Wish, progress: Progress = silent) -> Path:
@@ -59,14 +71,14 @@ def kept(model: Path, wish: Wish, progress: Progress = silent) -> Path:
 def _read_all(
     native: NativeModel,
     passages: list[Passage],
-    wish: Wish,
+    threads: int,
     gathered: Gathered,
     stack: ExitStack,
     progress: Progress,
 ) -> None:
     longest = max(len(one.tokens) for one in passages)
     chosen = packing(longest, native.vocab.size)
-    options = ScoringOptions(chosen.sequences, longest, chosen.rows, wish.threads or thread_count())
+    options = ScoringOptions(chosen.sequences, longest, chosen.rows, threads)
     context = ScoringContext(native, options, gathered.watch)
     stack.callback(context.close)
     total, done = sum(len(one.tokens) for one in passages), 0
@@ -79,14 +91,15 @@ def _read_all(
 class Gathered:
     """What was summed so far. :meth:`watch` is the eval callback."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: bool = False) -> None:
+        self._head = head
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._last: tuple[int, Squares] | None = None
 
     def watch(self, node: int, ask: bool) -> bool:
         if ask:
-            return is_product(node)
+            return is_product(node, head=self._head)
         found = product(node)
         if found.chosen is None:
             self._add(
