@@ -30,8 +30,8 @@ from .checkpoint import read_config, read_generation, read_tensors
 from .config import Config
 from .errors import UnsupportedModel
 from .families import Family
-from .gguf import TensorPlan, Value
-from .plan import Matched
+from .gguf import Value
+from .plan import Matched, RowsPlan
 from .projection import Projection
 from .tensor import Arrive, Tensor
 from .vocabulary import Vocabulary
@@ -95,7 +95,7 @@ class Source:
         return plan.resolve_dtype(self._dtype, self.matched)
 
     @cached_property
-    def plans(self) -> list[TensorPlan]:
+    def plans(self) -> list[RowsPlan]:
         return plan.tensors(self.matched, self.family, self.config, self.dtype, self.overflow)
 
     @cached_property

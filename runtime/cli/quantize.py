@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...convert.errors import InputError
-from ...convert.files import projector_beside
-from .convert import checkpoint_name, convert_and_prove
+from .convert import checkpoint_name
 from .display import emit_json, emit_table, human_size, note, progress_bar
+from .importance import Importance
+from .onepass import Order, note_outcome, print_made, quantize_checkpoint
 from .options import THREADS
 
 if TYPE_CHECKING:
-    from ...quantize import Choices, Plan, Quantized
+    from ...quantize import Plan, Quantized
 
 DEFAULT_TYPE = "Q4_K_M"
-AUTO = "auto"
 
 
 @click.command("quantize", short_help="Make a GGUF file smaller.")
@@ -63,19 +62,19 @@ def quantize_command(
 ) -> None:
     """Quantize SOURCE: a GGUF file, a checkpoint folder or a hub id.
 
-    A checkpoint is converted and proven first; the file in between is removed. Types and bytes are those of
-    llama-quantize. With an importance matrix (see `ingle imatrix`) weights of large inputs are kept more exact, and
-    the smallest types become possible.
+    A checkpoint is converted, quantized and proven in one pass, without a file in between; run again after it was
+    killed, it goes on from there. Types and bytes are those of llama-quantize. With an importance matrix (see
+    `ingle imatrix`) weights of large inputs are kept more exact, and the smallest types become
+    possible.
     """
-    from ...quantize import Choices, Override, plan, types, weight_type
+    from ...quantize import Choices, Override, plan, require_other_file, types, weight_type
 
     if list_types:
         _print_types(as_json)
         return
     if source is None:
         raise click.UsageError("name a SOURCE to quantize, or ask for --types")
-    if (imatrix == AUTO) != (on is not None):
-        raise click.UsageError("--imatrix auto and --on TEXT belong together")
+    importance = Importance(imatrix, on, threads)
     kind = types.find(type_name) if imatrix else types.require_usable(type_name)
     choices = Choices(
         overrides=tuple(map(Override.parse, tensor_types)),
@@ -83,43 +82,20 @@ def quantize_command(
         embedding=weight_type(embedding_type) if embedding_type else None,
         pure=pure,
     )
-    importance = Importance(imatrix, on, threads)
     if not _is_gguf(source):
         if dry_run:
             raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
         target = out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf")
-        _print_done(_quantize_checkpoint(source, target, kind.name, choices, importance), as_json)
+        print_made(quantize_checkpoint(source, target, Order(kind.name, choices, threads=threads), importance), as_json)
         return
-    chosen = importance.added(choices, Path(source))
-    planned = plan(Path(source), kind.name, requantize=requantize, choices=chosen)
+    target = out or default_out(Path(source), kind.name)
+    if not dry_run:
+        require_other_file(Path(source), target)
+    planned = plan(Path(source), kind.name, requantize=requantize, choices=importance.added(choices, Path(source)))
     if dry_run:
         _print_plan(planned, as_json)
         return
-    _print_done(_execute(planned, out or default_out(Path(source), kind.name), threads), as_json)
-
-
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """Where the importance matrix comes from: a file, a text to collect it on, or nowhere."""
-
-    file: str | None
-    on: Path | None
-    threads: int | None
-
-    def added(self, choices: Choices, model: Path) -> Choices:
-        """``choices`` with the matrix for ``model``, collected first if it must be."""
-        if self.file is None:
-            return choices
-        from ...quantize import Imatrix
-
-        return replace(choices, imatrix=Imatrix.load(self._collected(model, self.on) if self.on else Path(self.file)))
-
-    def _collected(self, model: Path, on: Path) -> Path:
-        from ..measure.activations import kept
-        from ..measure.wish import Wish
-
-        with progress_bar() as progress:
-            return kept(model, Wish(on, threads=self.threads), progress)
+    _print_done(_execute(planned, target, threads), as_json)
 
 
 def default_out(source: Path, type_name: str) -> Path:
@@ -133,33 +109,6 @@ def default_out(source: Path, type_name: str) -> Path:
 
 def _is_gguf(source: str) -> bool:
     return source.lower().endswith(".gguf") or Path(source).is_file()
-
-
-def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choices, importance: Importance) -> Quantized:
-    """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work. A vision part stays
-    as it is, and gets its place beside ``out``."""
-    from ...quantize import plan
-    from ..store.arrival import checkpoint_at
-
-    converted = out.with_name(f".{out.name}.converted")
-    vision = projector_beside(converted)
-    try:
-        with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
-            _require_no_part_of(checkpoint.folder, out)
-            convert_and_prove(checkpoint, converted, "auto", progress)
-        planned = plan(converted, type_name, choices=importance.added(choices, converted))
-        done = _execute(planned, out, importance.threads)
-        if vision.exists():
-            note(f"vision part: {vision.replace(projector_beside(out))}")
-        return done
-    finally:
-        converted.unlink(missing_ok=True)
-        vision.unlink(missing_ok=True)
-
-
-def _require_no_part_of(checkpoint: Path, out: Path) -> None:
-    if out.exists() and any(out.samefile(file) for file in checkpoint.iterdir() if file.suffix != ".gguf"):
-        raise InputError(f"{out} is a file of the checkpoint", hint="name another file to write")
 
 
 def _execute(planned: Plan, out: Path, threads: int | None) -> Quantized:
@@ -176,8 +125,7 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
         return
     size = _size(planned.size_bytes, planned.bits_per_weight)
     click.echo(f"{planned.type.name}  {size}, from {human_size(planned.source.size_bytes)}")
-    _note_fallbacks(len(planned.fallbacks), planned.type.name)
-    _note_unweighted(planned.unweighted)
+    note_outcome(planned.type.name, len(planned.fallbacks), planned.unweighted)
 
 
 def _plan_fields(planned: Plan) -> Mapping[str, Any]:
@@ -197,20 +145,7 @@ def _print_done(done: Quantized, as_json: bool) -> None:
         emit_json({**asdict(done), "path": str(done.path)})
         return
     click.echo(f"{done.path}  {_size(done.size_bytes, done.bits_per_weight)}")
-    _note_fallbacks(len(done.fallbacks), done.type)
-    _note_unweighted(done.unweighted)
-
-
-def _note_fallbacks(number: int, type_name: str) -> None:
-    if number:
-        note(
-            f"{number} matrices have rows that do not divide into {type_name}'s blocks and got another type; see --json"
-        )
-
-
-def _note_unweighted(names: Sequence[str]) -> None:
-    if names:
-        note(f"{len(names)} weights are not in the importance matrix and were quantized without; see --json")
+    note_outcome(done.type, len(done.fallbacks), done.unweighted)
 
 
 def _size(size_bytes: int, bits_per_weight: float) -> str:

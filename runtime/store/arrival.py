@@ -138,7 +138,7 @@ def on_its_way(library: Library, begun: Begun, revision: str | None, progress: P
         lay_out(library, begun, folder, progress)
         arrival = Arrival(library, begun, folder, revision, progress)
         try:
-            yield Checkpoint(folder, arrival.map, arrival.complete, arrival.after)
+            yield Checkpoint(folder, arrival.map, arrival.complete, arrival.after, begun.repository.commit)
         finally:
             arrival.stop()
 

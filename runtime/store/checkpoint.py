@@ -22,12 +22,14 @@ class Checkpoint:
     arrive: where that has only the headers of the weights: waits for a file of them (None: all is there).
     complete: waits for the rest; returns the folder that has all of it.
     after: a progress that is silent until then, because the download has its own.
+    identity: the commit, where not all of its files are here to be looked at.
     """
 
     folder: Path
     arrive: Arrive | None
     complete: Callable[[], Path]
     after: Callable[[Progress], Progress]
+    identity: str = ""
 
     @classmethod
     def of_folder(cls, folder: Path) -> Checkpoint:
