@@ -12,6 +12,7 @@ from . import gguf, plan
 from .errors import BadCheckpoint, InputError
 from .files import appearing, projector_beside, require_space
 from .inspection import warnings
+from .origin import Hashing, Origin
 from .progress import Progress, silent
 from .report import Item
 from .source import Source
@@ -64,6 +65,7 @@ def convert(
     settle: Callable[[Vocabulary], Vocabulary] | None = None,
     prove: Callable[[Path], Mapping[str, Any]] | None = None,
     arrive: Arrive | None = None,
+    origin: Origin | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a checkpoint folder to a GGUF file.
@@ -77,6 +79,7 @@ def convert(
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
         clip: store values that are too large for f16 as the largest that it has, instead of refusing them.
         arrive: where of the weights only the headers are in ``folder``: waits for a file of weights, and maps it.
+        origin: has the file say what it was made of (:mod:`.origin`), the hashes of the checkpoint's files included.
 
     Raises:
         BadCheckpoint, UnsupportedModel: what ``check`` reports as ``fail``, before anything is written; or a value
@@ -88,12 +91,12 @@ def convert(
     """
     source, found = prepared(folder, out, dtype, clip=clip, settle=settle, arrive=arrive)
     require_space(out.parent, source.size_bytes + projector_bytes(source))
-    with appearing(out) as partial:
-        metadata = source.metadata | source.head_weights() | (proof(None) if prove else {})
+    with appearing(out) as partial, hashing(source, origin) as hashes:
+        metadata = source.metadata | source.head_weights() | hashes.expected | (proof(None) if prove else {})
         gguf.write(partial, metadata, source.plans, progress)
         source.overflow.require_none()
-        if prove is not None:
-            gguf.rewrite(partial, metadata | proof(prove(partial)), source.plans)
+        if late := (proof(prove(partial)) if prove else {}) | hashes.found():
+            gguf.rewrite(partial, metadata | late, source.plans)
         projector = project(source, out, progress)
     return done(source, out, source.dtype, found, projector)
 
@@ -118,6 +121,11 @@ def prepared(
     _check_out(source, out)
     _check_tied(source)
     return source, found
+
+
+def hashing(source: Source, origin: Origin | None) -> Hashing:
+    """The hashes of the files of ``source``, in the making while the block runs."""
+    return Hashing(origin, source.folder, {tensor.file for tensor in source.tensors.values()}, source.arrive)
 
 
 def done(source: Source, out: Path, dtype: str, found: tuple[Item, ...], projector: Projector | None) -> Conversion:

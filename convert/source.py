@@ -45,7 +45,7 @@ class Source:
         self.folder = folder
         self.overflow = plan.Overflow(clip)
         self._dtype = dtype
-        self._arrive = arrive
+        self.arrive = arrive
 
     @cached_property
     def raw(self) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ class Source:
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         block = prequantized.fp8_block(self.raw)
-        tensors = {name: replace(one, arrive=self._arrive) for name, one in read_tensors(self.folder).items()}
+        tensors = {name: replace(one, arrive=self.arrive) for name, one in read_tensors(self.folder).items()}
         return tensors if block is None else fp8.with_scales(tensors, block)
 
     @cached_property

@@ -24,6 +24,7 @@ from ..convert import gguf, pipeline
 from ..convert.errors import InputError
 from ..convert.files import continuing, require_space, scratch
 from ..convert.ggml import GGMLType
+from ..convert.origin import Origin
 from ..convert.pipeline import Conversion
 from ..convert.plan import RowsPlan
 from ..convert.progress import Progress, silent
@@ -93,6 +94,7 @@ def convert(
     prove: Prove | None = None,
     arrive: Arrive | None = None,
     identity: str = "",
+    origin: Origin | None = None,
     progress: Progress = silent,
 ) -> OnePass:
     """Convert a checkpoint folder to a GGUF file of ``type_name``, without a file in between.
@@ -108,17 +110,23 @@ def convert(
     Raises: what those two raise.
     """
     source, found = pipeline.prepared(folder, out, _plain(dtype), clip=clip, settle=settle, arrive=arrive)
-    metadata = source.metadata | source.head_weights() | (pipeline.proof(None) if prove else {})
+    hashing = pipeline.hashing(source, origin)
+    metadata = source.metadata | source.head_weights() | hashing.expected | (pipeline.proof(None) if prove else {})
     planned = _planned(source, metadata, type_name, choices or Choices())
     layout = Layout.of(planned, source.plans, metadata)
     require_space(out.parent, planned.size_bytes + pipeline.projector_bytes(source))
     key = _key(source, layout, planned.choices, identity or _identity(source))
-    with continuing(out, key) as partial, Journal(partial, layout.size_bytes, len(layout.pieces)) as journal:
+    with (
+        continuing(out, key) as partial,
+        Journal(partial, layout.size_bytes, len(layout.pieces)) as journal,
+        hashing as hashes,
+    ):
         journal.write_header(layout.header({}))
         resumed_bytes = _write(partial, layout, journal, source, planned.choices, threads, progress)
+        late: dict[str, gguf.Value] = {}
         if prove is not None:
-            proof = prove(partial, lambda: _unquantized(source, metadata, out, progress))
-            journal.write_header(layout.header(pipeline.proof(proof)))
+            late |= pipeline.proof(prove(partial, lambda: _unquantized(source, metadata, out, progress)))
+        journal.write_header(layout.header(late | hashes.found()))
         journal.close()
         projector = pipeline.project(source, out, progress)
     conversion = pipeline.done(source, out, planned.type.name, found, projector)
@@ -237,7 +245,7 @@ def _write(
     with Workers[Piece](partial, min(threads or usable_cpus(), len(missing)), slot_bytes) as workers:
         loader.memory = workers.memory
         for piece, crc in workers.run(missing, loader.load):
-            journal.note(piece.number, crc, loader.counts.pop(piece.number, 0))
+            journal.note(piece.number, piece.nbytes, crc, loader.counts.pop(piece.number, 0))
             done_bytes += piece.nbytes
             progress("quantize", done_bytes, total)
     return resumed_bytes

@@ -18,7 +18,6 @@ from typing import Any
 BLOCK_WEIGHTS = 1 << 16
 """Converted and quantized at a time: 256 KiB of f32, which stay in a core's cache."""
 F32, BF16 = 0, 30  # ggml's ids
-START_WRITING = 2  # SYNC_FILE_RANGE_WRITE of Linux
 
 
 class Worker:
@@ -29,7 +28,6 @@ class Worker:
         self._start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._numbers = (ctypes.c_float * BLOCK_WEIGHTS)()
         self._made = bytearray()
-        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def do(self, task: dict[str, int]) -> dict[str, Any]:
         """Convert, look, write; the answer."""
@@ -80,13 +78,9 @@ class Worker:
         return out
 
     def _write(self, data: memoryview, offset: int) -> None:
-        place, rest = offset, data
-        while rest:
-            written = os.pwrite(self._file, rest, place)
-            rest, place = rest[written:], place + written
-        if self._libc is not None:  # the disk begins at once, so that the end of the work has little to wait for
-            whole = ctypes.c_int64
-            self._libc.sync_file_range(self._file, whole(offset), whole(len(data)), START_WRITING)
+        while data:
+            written = os.pwrite(self._file, data, offset)
+            data, offset = data[written:], offset + written
 
 
 def library(path: str) -> ctypes.CDLL:

@@ -139,6 +139,7 @@ def convert_and_prove(
     from ...convert import convert
     from ..proof import prove
     from ..settle import settle
+    from ..store.stages import origin
 
     proofs: list[Proof] = []
 
@@ -154,6 +155,7 @@ def convert_and_prove(
         settle=lambda found: settle(source.folder, found, progress),
         prove=check_equal,
         arrive=source.arrive,
+        origin=origin(source),
         progress=source.after(progress),
     )
     return Proven(conversion, proofs[0])

@@ -142,6 +142,7 @@ def _converted(source: Checkpoint, out: Path, settle: _Settled, order: Order, pr
 def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settle: _Settled, progress: Progress) -> Made:
     from ...quantize import onepass
     from ..proof import prove
+    from ..store.stages import origin
 
     proofs: list[Proof] = []
 
@@ -162,6 +163,7 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settle: _Se
         prove=check_equal,
         arrive=source.arrive,
         identity=source.identity,
+        origin=origin(source),
         progress=source.after(progress),
     )
     return Made(made, proofs[0])

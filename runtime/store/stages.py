@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...convert.errors import IngleError
 from ...convert.files import projector_beside
@@ -17,6 +17,9 @@ from .checkpoint import Checkpoint
 from .manifest import Entry, KeptFile, Source
 from .names import FolderName, HubName
 from .store import Store, sha256
+
+if TYPE_CHECKING:
+    from ...convert.origin import Origin
 
 PLAIN_TYPES = ("F32", "F16", "BF16")
 """Types that nothing is quantized to."""
@@ -47,6 +50,7 @@ def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progre
         settle=lambda found: settle(checkpoint.folder, found, progress),
         prove=lambda partial: prove(partial, None),
         arrive=checkpoint.arrive,
+        origin=origin(checkpoint),
         progress=checkpoint.after(progress),
     )
 
@@ -63,6 +67,7 @@ def _quantize(checkpoint: Checkpoint, out: Path, type_name: str, prove: Prove, p
         prove=prove,
         arrive=checkpoint.arrive,
         identity=checkpoint.identity,
+        origin=origin(checkpoint),
         progress=checkpoint.after(progress),
     )
 
@@ -140,6 +145,13 @@ class Workshop:
 
     def _kept(self, path: Path) -> KeptFile:
         return KeptFile(path, path.stat().st_size, sha256(path, self.progress))
+
+
+def origin(checkpoint: Checkpoint) -> Origin:
+    """What a file of ours says about its making."""
+    from ...convert.origin import Origin
+
+    return Origin(version(), checkpoint.known)
 
 
 def version() -> str:

@@ -2,6 +2,7 @@
 
     <home>/models/<org>/<name>[@<revision>]/<TYPE>.json              the manifest: a model is here when this is
                                            /<name>-<TYPE>-<source>.gguf   what was built from the checkpoint
+                                           /<GGUF file>.figures.json      what was measured of it
     <home>/folders/<folder>-<digest>/…                               the same, for checkpoint folders
     <home>/locks/<model>.lock                                        held while a model is built or removed
 
@@ -30,6 +31,8 @@ from .manifest import Entry, KeptFile, Source
 from .names import FileName, FolderName, HubName, parse
 from .selection import preferred
 
+FIGURES_SUFFIX = ".figures.json"
+"""What was measured of a model: see :mod:`.figures`."""
 BUILD_WAIT_S = 3600.0
 REMOVE_WAIT_S = 5.0
 CHUNK_BYTES = 1 << 20
@@ -174,6 +177,8 @@ class Store:
     def _entries_in(self, folder: Path) -> tuple[Entry, ...]:
         entries = []
         for path in sorted(folder.glob("*.json")):
+            if path.name.endswith(FIGURES_SUFFIX):
+                continue
             with contextlib.suppress(FileNotFoundError):  # removed by another process since
                 entries.append(manifest.read(path))
         return tuple(entries)
@@ -184,6 +189,7 @@ class Store:
         ours = self.folder(name)
         cached = [path for path in _cached(entry) if path not in needed] if from_cache else []
         freed_bytes = sum(_unlink_cached(path) for path in cached)
+        (ours / f"{entry.path.name}{FIGURES_SUFFIX}").unlink(missing_ok=True)
         return freed_bytes + sum(_unlink(file.path) for file in entry.all_files if file.path.parent == ours)
 
 
