@@ -59,33 +59,33 @@ class Run:
     peak_bytes: int
 
 
-def write_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Path, model: Shape = LLAMA) -> None:
     """A sharded bf16 checkpoint; its weights are random, which changes nothing about the work."""
     folder.mkdir(parents=True)
     for name, content in (
-        ("config", {**make_model.config(LLAMA), "dtype": "bfloat16"}),
-        ("tokenizer", make_model.tokenizer(LLAMA.vocabulary)),
+        ("config", {**make_model.config(model), "dtype": "bfloat16"}),
+        ("tokenizer", make_model.tokenizer(model.vocabulary)),
         ("tokenizer_config", make_model.tokenizer_config()),
         ("generation_config", {"bos_token_id": 0, "eos_token_id": 2}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards(), 1):
+    for number, shard in enumerate(shards(model), 1):
         file = f"model-{number:05}.safetensors"
         write_shard(folder / file, shard, number)
         weight_map |= dict.fromkeys(shard, file)
-    index = {"metadata": {"total_size": size_bytes()}, "weight_map": weight_map}
+    index = {"metadata": {"total_size": size_bytes(model)}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def size_bytes() -> int:
-    return sum(2 * math.prod(shape) for _, shape in make_model.tensor_shapes(LLAMA))
+def size_bytes(model: Shape) -> int:
+    return sum(2 * math.prod(shape) for _, shape in make_model.tensor_shapes(model))
 
 
-def shards() -> Iterator[dict[str, tuple[int, ...]]]:
+def shards(model: Shape) -> Iterator[dict[str, tuple[int, ...]]]:
     """The tensors, in groups of about ``SHARD_BYTES``."""
     group: dict[str, tuple[int, ...]] = {}
-    for name, shape in make_model.tensor_shapes(LLAMA):
+    for name, shape in make_model.tensor_shapes(model):
         group[name] = shape
         if sum(2 * math.prod(size) for size in group.values()) >= SHARD_BYTES:
             yield group

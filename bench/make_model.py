@@ -44,6 +44,7 @@ class Shape:
     context: int
     rope_theta: float
     attention_bias: bool
+    tied: bool = True
 
     @property
     def kv_width(self) -> int:
@@ -76,7 +77,7 @@ def config(shape: Shape) -> dict[str, Any]:
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": 1e-6,
         "hidden_act": "silu",
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": shape.tied,
         "use_sliding_window": False,
         "bos_token_id": 0,
         "eos_token_id": 2,
@@ -85,7 +86,7 @@ def config(shape: Shape) -> dict[str, Any]:
 
 
 def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape (output rows first) of each tensor of a Llama-like checkpoint with tied embeddings."""
+    """Name and shape (output rows first) of each tensor of a Llama-like checkpoint."""
     hidden, wide, kv = shape.hidden, shape.intermediate, shape.kv_width
     yield "model.embed_tokens.weight", (shape.vocabulary, hidden)
     yield "model.norm.weight", (hidden,)
@@ -101,6 +102,8 @@ def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{block}.mlp.gate_proj.weight", (wide, hidden)
         yield f"{block}.mlp.up_proj.weight", (wide, hidden)
         yield f"{block}.mlp.down_proj.weight", (hidden, wide)
+    if not shape.tied:
+        yield "lm_head.weight", (shape.vocabulary, hidden)
 
 
 def tensors(shape: Shape, seed: int = 0) -> dict[str, np.ndarray[Any, np.dtype[np.float16]]]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from .errors import DiskFull, StorageError
 
 PARTIAL_SUFFIX = ".partial"
+RESUMABLE = ".resumable"
+"""Before the suffix of a partial file that can be taken up again."""
 PROJECTOR_SUFFIX = "-mmproj"
 
 
@@ -28,17 +30,43 @@ def appearing(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be written. DiskFull: no space was left.
     """
+    with _partial(target) as partial:
+        yield partial
+        _keep(partial, target)
+
+
+@contextlib.contextmanager
+def continuing(target: Path, key: str) -> Iterator[Path]:
+    """:func:`appearing`, for long work: what a killed process left under the same ``key`` is yielded again as it is.
+
+    key: hexadecimal, of all that decides the bytes. Where a living process is at it, the path is a fresh one. The
+    block has to make the file what it is to be, for it may find more in it than that.
+    """
+    with _partial(target, key) as partial:
+        yield partial
+        _keep(partial, target)
+
+
+@contextlib.contextmanager
+def scratch(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that vanishes when the block ends, as that of :func:`appearing` does."""
+    with _partial(target) as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def _partial(target: Path, key: str = "") -> Iterator[Path]:
+    """A locked file beside ``target``, removed with the block unless it has got another name by then."""
     # Its name is known before it is there, so that an interruption at any moment finds it.
-    partial = target.parent / f".{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    partial = _named(target, secrets.token_hex(8))
     handle: int | None = None
     try:
-        handle = _create(partial, target)
-        _lock(handle)
+        if key and (found := _taken_up(target, key)):
+            partial, handle = found
+        else:
+            handle = _create(partial, target, os.O_EXCL)
+            _lock(handle)
         yield partial
-        _sync(partial)
-        partial.chmod(0o644)
-        partial.replace(target)
-        _sync(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(f"no space left while writing {target}", hint="free some space and run it again") from error
@@ -50,11 +78,36 @@ def appearing(target: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _create(partial: Path, target: Path) -> int:
+def _taken_up(target: Path, key: str) -> tuple[Path, int] | None:
+    """The partial file of that key, locked, as a killed process left it or new; None where a living one has it."""
+    partial = _named(target, key + RESUMABLE)
+    handle = _create(partial, target, 0)
+    try:
+        _lock(handle)
+        if os.fstat(handle).st_ino == partial.stat().st_ino:
+            return partial, handle
+    except (BlockingIOError, FileNotFoundError):  # or it has just got its name
+        pass
+    os.close(handle)
+    return None
+
+
+def _keep(partial: Path, target: Path) -> None:
+    _sync(partial)
+    partial.chmod(0o644)
+    partial.replace(target)
+    _sync(target.parent)
+
+
+def _named(target: Path, label: str) -> Path:
+    return target.parent / f".{target.name}.{label}{PARTIAL_SUFFIX}"
+
+
+def _create(partial: Path, target: Path, flags: int) -> int:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target)
-        return os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        sweep(target, spare=partial)
+        return os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
         raise StorageError(f"cannot write to {target.parent}: {error.strerror}") from error
 
@@ -64,9 +117,11 @@ def projector_beside(model: Path) -> Path:
     return model.with_name(f"{model.name.removesuffix('.gguf')}{PROJECTOR_SUFFIX}.gguf")
 
 
-def sweep(target: Path) -> None:
-    """Remove what killed processes left of ``target``: partial files that no living process has locked."""
+def sweep(target: Path, spare: Path | None = None) -> None:
+    """Remove what killed processes left of ``target``, partial files that no living one has locked; not ``spare``."""
     for partial in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL_SUFFIX}"):
+        if partial == spare:
+            continue
         with contextlib.suppress(OSError), partial.open("rb") as file:
             _lock(file.fileno())
             partial.unlink()

@@ -12,8 +12,8 @@ from . import gguf, plan
 from .errors import BadCheckpoint, InputError
 from .files import appearing, projector_beside, require_space
 from .inspection import warnings
+from .origin import Hashing, Origin
 from .progress import Progress, silent
-from .projection import Projection
 from .report import Item
 from .source import Source
 from .tensor import Arrive
@@ -65,6 +65,7 @@ def convert(
     settle: Callable[[Vocabulary], Vocabulary] | None = None,
     prove: Callable[[Path], Mapping[str, Any]] | None = None,
     arrive: Arrive | None = None,
+    origin: Origin | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a checkpoint folder to a GGUF file.
@@ -78,6 +79,7 @@ def convert(
         dtype: auto (that of the checkpoint), f32, f16, bf16 or q8_0. Vectors and norms are always f32.
         clip: store values that are too large for f16 as the largest that it has, instead of refusing them.
         arrive: where of the weights only the headers are in ``folder``: waits for a file of weights, and maps it.
+        origin: has the file say what it was made of (:mod:`.origin`), the hashes of the checkpoint's files included.
 
     Raises:
         BadCheckpoint, UnsupportedModel: what ``check`` reports as ``fail``, before anything is written; or a value
@@ -87,25 +89,52 @@ def convert(
         VerificationFailed: from ``settle`` or ``prove``.
         DiskFull, StorageError: the file could not be written.
     """
+    source, found = prepared(folder, out, dtype, clip=clip, settle=settle, arrive=arrive)
+    require_space(out.parent, source.size_bytes + projector_bytes(source))
+    with appearing(out) as partial, hashing(source, origin) as hashes:
+        metadata = source.metadata | source.head_weights() | hashes.expected | (proof(None) if prove else {})
+        gguf.write(partial, metadata, source.plans, progress)
+        source.overflow.require_none()
+        if late := (proof(prove(partial)) if prove else {}) | hashes.found():
+            gguf.rewrite(partial, metadata | late, source.plans)
+        projector = project(source, out, progress)
+    return done(source, out, source.dtype, found, projector)
+
+
+def prepared(
+    folder: Path,
+    out: Path,
+    dtype: str,
+    *,
+    clip: bool,
+    settle: Callable[[Vocabulary], Vocabulary] | None,
+    arrive: Arrive | None,
+) -> tuple[Source, tuple[Item, ...]]:
+    """A checkpoint that can be converted into ``out``, its vocabulary settled; and the warnings about it.
+
+    Raises: what :func:`convert` raises before it writes.
+    """
     source = Source(folder, dtype, arrive, clip=clip)
     warnings(source)
     source.settle(settle)
     found = warnings(source)
     _check_out(source, out)
     _check_tied(source)
-    require_space(out.parent, source.size_bytes + (source.projection.size_bytes if source.projection else 0))
-    with appearing(out) as partial:
-        metadata = source.metadata | source.head_weights() | (_proof(None) if prove else {})
-        gguf.write(partial, metadata, source.plans, progress)
-        source.overflow.require_none()
-        if prove is not None:
-            gguf.rewrite(partial, metadata | _proof(prove(partial)), source.plans)
-        projector = _project(source.projection, projector_beside(out), progress) if source.projection else None
+    return source, found
+
+
+def hashing(source: Source, origin: Origin | None) -> Hashing:
+    """The hashes of the files of ``source``, in the making while the block runs."""
+    return Hashing(origin, source.folder, {tensor.file for tensor in source.tensors.values()}, source.arrive)
+
+
+def done(source: Source, out: Path, dtype: str, found: tuple[Item, ...], projector: Projector | None) -> Conversion:
+    """What was made of ``source`` at ``out``."""
     return Conversion(
         path=out,
         size_bytes=out.stat().st_size,
         architecture=source.family.arch,
-        dtype=source.dtype,
+        dtype=dtype,
         num_tensors=len(source.plans),
         num_parameters=source.num_parameters,
         dropped=source.matched.dropped,
@@ -115,16 +144,24 @@ def convert(
     )
 
 
-def _project(projection: Projection, out: Path, progress: Progress) -> Projector:
-    """Write the vision part."""
-    plans = projection.plans
-    with appearing(out) as partial:
+def projector_bytes(source: Source) -> int:
+    """The size of the vision part's file; 0 where there is none."""
+    return source.projection.size_bytes if source.projection else 0
+
+
+def project(source: Source, out: Path, progress: Progress) -> Projector | None:
+    """Write the vision part, if there is one, beside the language model that goes to ``out``."""
+    projection = source.projection
+    if projection is None:
+        return None
+    target, plans = projector_beside(out), projection.plans
+    with appearing(target) as partial:
         gguf.write(partial, projection.metadata, plans, progress)
         projection.overflow.require_none()
-    return Projector(out, out.stat().st_size, projection.dtype, len(plans), plan.num_parameters(plans))
+    return Projector(target, target.stat().st_size, projection.dtype, len(plans), plan.num_parameters(plans))
 
 
-def _proof(found: Mapping[str, Any] | None) -> dict[str, gguf.Value]:
+def proof(found: Mapping[str, Any] | None) -> dict[str, gguf.Value]:
     """The key of a proof, always as long."""
     text = json.dumps(found)
     if len(text) > PROOF_BYTES:
@@ -135,9 +172,9 @@ def _proof(found: Mapping[str, Any] | None) -> dict[str, gguf.Value]:
 def _check_out(source: Source, out: Path) -> None:
     if out.is_dir():
         raise InputError(f"{out} is a folder", hint="name the GGUF file to write")
-    inputs = {path.resolve() for path in source.folder.iterdir() if path.suffix != ".gguf"}
-    inputs |= {tensor.file.resolve() for tensor in source.tensors.values()}
-    if out.resolve() in inputs:
+    inputs = {path for path in source.folder.iterdir() if path.suffix != ".gguf"}
+    inputs |= {tensor.file for tensor in source.tensors.values()}
+    if out.exists() and any(out.samefile(path) for path in inputs if path.exists()):
         raise InputError(f"{out} is a file of the checkpoint", hint="name another file to write")
 
 

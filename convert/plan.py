@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,9 +120,21 @@ class Overflow:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class RowsPlan(TensorPlan):
+    """A tensor of ``height`` rows (of a vector its elements) that can be read in any order.
+
+    ``encoded(start, stop)`` are some of them, in the tensor's type; ``release()`` lets go of the memory that took.
+    """
+
+    height: int
+    encoded: Callable[[int, int], NDArray[Any]] = field(repr=False, compare=False)
+    release: Callable[[], None] = field(repr=False, compare=False)
+
+
 def tensors(
     matched: Matched, family: Family, config: Config, dtype: str, overflow: Overflow | None = None
-) -> list[TensorPlan]:
+) -> list[RowsPlan]:
     """All tensors of the file, in the order they are written: the layers' before those of the end, as shards arrive.
 
     Raises:
@@ -241,22 +253,30 @@ def _fixed(target: str, family: Family) -> str:
     return next((element for pattern, element in family.elements.items() if re.fullmatch(pattern, target)), "")
 
 
-def _planned(target: str, rows: Rows, dtype: str, overflow: Overflow) -> TensorPlan:
+def _planned(target: str, rows: Rows, dtype: str, overflow: Overflow) -> RowsPlan:
     element = _element(target, rows.shape, dtype)
-    return TensorPlan(target, rows.shape, element, lambda: _encoded(target, rows, element.name, overflow))
+
+    def encoded(start: int, stop: int) -> NDArray[Any]:
+        return _encoded(target, rows.read(start, stop), rows.dtype, element.name, overflow)
+
+    def chunks() -> Iterator[NDArray[Any]]:
+        for start, stop in rows.spans():
+            yield encoded(start, stop)
+            rows.release()
+
+    return RowsPlan(target, rows.shape, element, chunks, rows.height, encoded, rows.release)
 
 
-def _encoded(target: str, rows: Rows, element: str, overflow: Overflow) -> Iterator[NDArray[Any]]:
-    """The bytes of a tensor, chunk by chunk."""
-    for chunk in rows.chunks():
-        encoded = encode(chunk, rows.dtype, element)
-        if element == "F16" and rows.dtype != "F16" and (lost := count_overflows(chunk, encoded)):
-            overflow.counts[target] += lost
-            encoded = clipped(chunk, rows.dtype) if overflow.clip else encoded
-        yield encoded
+def _encoded(target: str, chunk: NDArray[Any], dtype: str, element: str, overflow: Overflow) -> NDArray[Any]:
+    """Some rows of a tensor, of dtype ``dtype``, as they are written."""
+    encoded = encode(chunk, dtype, element)
+    if element == "F16" and dtype != "F16" and (lost := count_overflows(chunk, encoded)):
+        overflow.counts[target] += lost
+        encoded = clipped(chunk, dtype) if overflow.clip else encoded
+    return encoded
 
 
-def num_parameters(plans: list[TensorPlan]) -> int:
+def num_parameters(plans: Sequence[TensorPlan]) -> int:
     return sum(math.prod(plan.shape) for plan in plans)
 
 

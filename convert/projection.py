@@ -12,9 +12,9 @@ from . import gguf, metadata, plan
 from .config import Config
 from .errors import BadCheckpoint, UnsupportedModel
 from .families import Family
-from .gguf import TensorPlan, Value
+from .gguf import Value
 from .jsonfile import read_object
-from .plan import Matched
+from .plan import Matched, RowsPlan
 from .report import Item
 from .tensor import Tensor
 
@@ -56,7 +56,7 @@ class Projection:
         return plan.resolve_dtype(self._dtype, self.matched)
 
     @cached_property
-    def plans(self) -> list[TensorPlan]:
+    def plans(self) -> list[RowsPlan]:
         return plan.tensors(self.matched, self.family, self.config, self.dtype, self.overflow)
 
     @cached_property

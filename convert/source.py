@@ -30,8 +30,8 @@ from .checkpoint import read_config, read_generation, read_tensors
 from .config import Config
 from .errors import UnsupportedModel
 from .families import Family
-from .gguf import TensorPlan, Value
-from .plan import Matched
+from .gguf import Value
+from .plan import Matched, RowsPlan
 from .projection import Projection
 from .tensor import Arrive, Tensor
 from .vocabulary import Vocabulary
@@ -45,7 +45,7 @@ class Source:
         self.folder = folder
         self.overflow = plan.Overflow(clip)
         self._dtype = dtype
-        self._arrive = arrive
+        self.arrive = arrive
 
     @cached_property
     def raw(self) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ class Source:
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         block = prequantized.fp8_block(self.raw)
-        tensors = {name: replace(one, arrive=self._arrive) for name, one in read_tensors(self.folder).items()}
+        tensors = {name: replace(one, arrive=self.arrive) for name, one in read_tensors(self.folder).items()}
         return tensors if block is None else fp8.with_scales(tensors, block)
 
     @cached_property
@@ -95,7 +95,7 @@ class Source:
         return plan.resolve_dtype(self._dtype, self.matched)
 
     @cached_property
-    def plans(self) -> list[TensorPlan]:
+    def plans(self) -> list[RowsPlan]:
         return plan.tensors(self.matched, self.family, self.config, self.dtype, self.overflow)
 
     @cached_property

@@ -47,11 +47,16 @@ class Rows:
         """How many rows there are."""
         return math.prod(self.shape[:-1]) if len(self.shape) > 1 else math.prod(self.shape)
 
-    def chunks(self) -> Iterator[NDArray[Any]]:
-        """All rows in order, about ``CHUNK_BYTES`` at a time."""
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Ranges of rows that cover all of them in order, about ``CHUNK_BYTES`` each."""
         step = max(1, CHUNK_BYTES // (4 * (self.shape[-1] if len(self.shape) > 1 else 1)))
         for start in range(0, self.height, step):
-            yield self.read(start, min(start + step, self.height))
+            yield start, min(start + step, self.height)
+
+    def chunks(self) -> Iterator[NDArray[Any]]:
+        """All rows in order, about ``CHUNK_BYTES`` at a time."""
+        for start, stop in self.spans():
+            yield self.read(start, stop)
             self.release()
 
 

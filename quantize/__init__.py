@@ -62,7 +62,7 @@ def execute(plan: Plan, out: Path, *, threads: int | None = None, progress: Prog
         DiskFull: not enough space. BadGGUF: llama.cpp refused the source.
         EngineCrashed: its process died. EngineError: what it wrote is not what it planned.
     """
-    _require_other_file(plan.source.path, out)
+    require_other_file(plan.source.path, out)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads is {threads}; it must be 1 to {MOST_THREADS}", param="threads")
     require_space(out.parent, plan.size_bytes)
@@ -80,7 +80,8 @@ def execute(plan: Plan, out: Path, *, threads: int | None = None, progress: Prog
     )
 
 
-def _require_other_file(source: Path, out: Path) -> None:
+def require_other_file(source: Path, out: Path) -> None:
+    """Raises :class:`InputError` when ``out`` is ``source``, or a folder."""
     if out.is_dir():
         raise InputError(f"{out} is a folder", hint="name the file to write")
     if out.exists() and out.samefile(source):
@@ -125,5 +126,6 @@ __all__ = [
     "execute",
     "plan",
     "quantize",
+    "require_other_file",
     "weight_type",
 ]

@@ -149,7 +149,7 @@ def _quantize(job: Job) -> Reply:
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = job.native_id
-    params.nthread = job.threads or _usable_cpus()
+    params.nthread = job.threads or usable_cpus()
     params.allow_requantize = job.requantize
     params.dry_run = job.dry_run
     params.pure = job.pure
@@ -201,7 +201,7 @@ def _notes(kind: Any, notes: Mapping[str, str | int]) -> Any:
     return records
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

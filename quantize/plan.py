@@ -145,16 +145,20 @@ def _require_unquantized(file: gguf.GGUF) -> None:
 
 
 def _size(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType], chosen: Choices) -> int:
-    own = {"general.quantization_version": 2, "general.file_type": kind.native_id}
-    metadata = {**file.metadata, **own, **chosen.notes}
+    metadata = {**file.metadata, **added_metadata(kind, chosen)}
     plans = [
-        gguf.TensorPlan(info.name, _trimmed(info.shape), tensors[info.name], tuple) for info in file.tensors.values()
+        gguf.TensorPlan(info.name, trimmed(info.shape), tensors[info.name], tuple) for info in file.tensors.values()
     ]
     padded = (-(-plan.nbytes // NATIVE_ALIGNMENT) * NATIVE_ALIGNMENT for plan in plans)
     return len(gguf.header(metadata, plans)) + sum(padded)
 
 
-def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+def added_metadata(kind: types.Type, chosen: Choices) -> dict[str, gguf.Value]:
+    """What a quantization writes into the metadata, in its order: llama.cpp puts all of it behind what was there."""
+    return {"general.quantization_version": 2, "general.file_type": kind.native_id, **chosen.notes}
+
+
+def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without leading ones: llama.cpp does not store them."""
     first = next((axis for axis, length in enumerate(shape[:-1]) if length > 1), len(shape) - 1)
     return shape[first:]

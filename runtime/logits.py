@@ -85,12 +85,8 @@ def serve() -> None:
 
 def compare(checkpoint: Path, file: Path, *, whatever_size: bool) -> Logits:
     """The comparison itself, in this process."""
-    from .reference import Reference
-
     try:
-        reference = Reference(checkpoint)
-        if reference.num_parameters > SMALL_PARAMETERS and not whatever_size:
-            return Logits(not_compared="the model is large; --prove compares them all the same")
+        reference = _reference(checkpoint, whatever_size=whatever_size)
         prompts = random_prompts(reference)
         theirs = reference.logits(prompts)
     except UnsupportedModel as unsupported:
@@ -104,6 +100,25 @@ def compare(checkpoint: Path, file: Path, *, whatever_size: bool) -> Logits:
             hint="the file would answer otherwise than the checkpoint; it is not kept. Please report the checkpoint",
         )
     return Logits(len(prompts), float(f"{worst:.2g}"))
+
+
+def not_compared(checkpoint: Path, *, whatever_size: bool) -> str:
+    """Why the logits of a checkpoint are not compared; empty where they are. Reads headers only."""
+    try:
+        _reference(checkpoint, whatever_size=whatever_size)
+    except UnsupportedModel as unsupported:
+        return unsupported.message
+    return ""
+
+
+def _reference(checkpoint: Path, *, whatever_size: bool) -> Reference:
+    """Raises :class:`UnsupportedModel` for what is not compared."""
+    from .reference import Reference
+
+    reference = Reference(checkpoint)
+    if reference.num_parameters > SMALL_PARAMETERS and not whatever_size:
+        raise UnsupportedModel("the model is large; --prove compares them all the same")
+    return reference
 
 
 def random_prompts(reference: Reference) -> list[list[int]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 from pathlib import Path
+from typing import Any
 
 _ROOT = Path("/")
 
@@ -38,6 +40,22 @@ def core_groups(threads: int, root: Path = _ROOT) -> list[set[int]]:
 def available_memory_bytes(root: Path = _ROOT) -> int:
     """Memory that can be had without swapping: what the system has available, within the cgroup's limit."""
     return min(_system_available(root), _cgroup_available(root))
+
+
+def describe(root: Path = _ROOT) -> dict[str, Any]:
+    """The class of this machine, as a figure that was measured on it has to say: nothing that names its owner."""
+    kib = _status_field(root / "proc/meminfo", "MemTotal")
+    return {
+        "cpu": _cpu_name(root) or platform.machine(),
+        "threads": thread_count(root),
+        "memory_bytes": int(kib.split()[0]) * 1024 if kib else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name(root: Path) -> str:
+    pairs = (line.partition(":") for line in (_text(root / "proc/cpuinfo") or "").splitlines())
+    return next((value.strip() for key, _, value in pairs if key.strip() == "model name"), "")
 
 
 def _allowed_cpus(root: Path) -> set[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..convert.pipeline import PROOF_KEY
 from ..convert.progress import Progress, silent
 
 Proof = Mapping[str, Any]
+Plain = Callable[[], AbstractContextManager[Path]]
 COUNTED = {
     "strings": "the tokens of {:,} texts",
     "pairs": "of {:,} pairs of texts",
@@ -21,18 +23,33 @@ COUNTED = {
 }
 
 
-def prove(checkpoint: Path, file: Path, progress: Progress = silent, *, whatever_size: bool = False) -> Proof:
+def prove(
+    checkpoint: Path,
+    file: Path,
+    progress: Progress = silent,
+    *,
+    whatever_size: bool = False,
+    plain: Plain | None = None,
+) -> Proof:
     """Hold ``file`` to ``checkpoint``: tokens, chat templates, and logits (of a large model if ``whatever_size``).
+
+    plain: of a quantized file, gives one of the same conversion that is not. Quantizing may move logits as far as a
+    fault would, so they are compared there; tokens and templates are those of ``file`` itself.
 
     Raises:
         VerificationFailed: they differ, or llama.cpp cannot load the file or dies of it.
         BadCheckpoint, BadGGUF: one of the two cannot be read at all.
     """
-    from .logits import prove_logits
+    from .logits import Logits, not_compared, prove_logits
     from .verify import prove as prove_texts
 
     texts = asdict(prove_texts(checkpoint, file, progress))
-    return {**texts, **asdict(prove_logits(checkpoint, file, whatever_size=whatever_size))}
+    if plain is None:
+        return {**texts, **asdict(prove_logits(checkpoint, file, whatever_size=whatever_size))}
+    if reason := not_compared(checkpoint, whatever_size=whatever_size):
+        return {**texts, **asdict(Logits(not_compared=reason))}
+    with plain() as unquantized:
+        return {**texts, **asdict(prove_logits(checkpoint, unquantized, whatever_size=whatever_size))}
 
 
 def of(metadata: Mapping[str, Value]) -> Proof | None:

@@ -11,11 +11,13 @@ import json
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LARGE_BYTES = 4096
@@ -73,6 +75,11 @@ class FakeHub:
     served: Counter[str] = field(default_factory=Counter)
     """Bytes of each file that were sent, by its name."""
     port: int = 0
+    writer: str = "hf_writer"
+    """The token that may upload."""
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    """Large files that were uploaded, by their SHA-256; a commit gives them names."""
+    messages: list[str] = field(default_factory=list)
     siblings: dict[str, object] = field(default_factory=dict)
     """Fields that replace the true ones in each ``siblings`` entry."""
 
@@ -140,6 +147,12 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer()
 
+        def do_POST(self) -> None:
+            self._answer()
+
+        def do_PUT(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             header = self.headers.get
             hub.seen.append(
@@ -152,10 +165,13 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _route(self, parts: list[str]) -> None:
             fault = hub.take_fault(self.path)
+            sent = self._read() if self.command in ("POST", "PUT") else b""
             if fault.status:
                 self._send(fault.status, {"Retry-After": fault.retry_after} if fault.retry_after else {}, b"no")
             elif fault.location:
                 self._send(302, {"Location": fault.location}, b"")
+            elif self.command in ("POST", "PUT"):
+                self._take(parts, sent)
             elif parts[0] == "cdn":
                 name = "/".join(parts[4:])
                 self._send_file(hub.repos["/".join(parts[1:3])].files[name], name, fault)
@@ -167,6 +183,63 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]), fault)
             else:
                 self._send(404, {}, b"")
+
+        def _read(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = b""
+            while size := int(self.rfile.readline(), 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
+
+        def _take(self, parts: list[str], sent: bytes) -> None:
+            """What a client uploads: the steps of a commit, in the order in which it takes them."""
+            if self.headers.get("Authorization", "") != f"Bearer {hub.writer}" and parts[0] != "lfs":
+                self._send(401, {"X-Error-Message": "Invalid token"}, b"{}")
+            elif parts == ["api", "repos", "create"]:
+                wanted = json.loads(sent)
+                name = f"{wanted['organization']}/{wanted['name']}"
+                status = 409 if name in hub.repos else 200
+                hub.repos.setdefault(name, Repo({".gitattributes": b""}))
+                self._json({"url": f"{hub.endpoint}/{name}"}, status)
+            elif parts == ["api", "validate-yaml"]:
+                self._json({"errors": [], "warnings": []})
+            elif "preupload" in parts:
+                files = [
+                    {"path": one["path"], "shouldIgnore": False, "oid": None, "uploadMode": _mode(one)}
+                    for one in json.loads(sent)["files"]
+                ]
+                self._json({"files": files})
+            elif parts[-1] == "batch":
+                objects = [
+                    {**one, "actions": {"upload": {"href": f"{hub.endpoint}/lfs/{one['oid']}"}}}
+                    for one in json.loads(sent)["objects"]
+                ]
+                self._json({"objects": objects, "transfer": "basic"})
+            elif parts[0] == "lfs":
+                hub.uploaded[sha256(sent)] = sent
+                self._json({})
+            else:
+                self._commit("/".join(parts[2:4]), [json.loads(line) for line in sent.splitlines()])
+
+        def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+            repo = hub.repos[name]
+            header = lines[0]["value"]
+            if header.get("parentCommit") not in (None, repo.commit):
+                self._send(412, {"X-Error-Message": "A commit has happened since"}, b"{}")
+                return
+            for line in lines[1:]:
+                value = line["value"]
+                content = hub.uploaded[value["oid"]] if line["key"] == "lfsFile" else b64decode(value["content"])
+                repo.files[value["path"]] = content
+            hub.messages.append(header["summary"])
+            url = f"{hub.endpoint}/{name}/commit/{repo.commit}"
+            self._json({"commitUrl": url, "commitOid": repo.commit, "pullRequestUrl": None})
+
+        def _json(self, value: object, status: int = 200) -> None:
+            self._send(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
         def _allowed(self, name: str, revision: str) -> Repo | None:
             repo = hub.repos.get(name)
@@ -262,6 +335,10 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 super().handle()
 
     return Handler
+
+
+def _mode(entry: Mapping[str, Any]) -> str:
+    return "lfs" if entry["path"].endswith(LARGE_SUFFIXES) or entry["size"] > LARGE_BYTES else "regular"
 
 
 def _sibling(path: str, content: bytes) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ingle.convert import gguf
 from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
 from ingle.runtime.store.checkpoint import Checkpoint
-from ingle.runtime.store.stages import Tools
+from ingle.runtime.store.stages import Plain, Prove, Tools
 
 
 def safetensors(parameters: int, name: str = "w") -> bytes:
@@ -67,24 +66,24 @@ class Workmen:
     def inspect(self, folder: Path) -> None:
         assert (folder / "config.json").exists()
 
-    def convert(
-        self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress
-    ) -> None:
-        self.done.append(f"convert {dtype}")
-        weights = b"".join(bytes_of(checkpoint, path) for path in sorted(checkpoint.folder.glob("*.safetensors")))
-        progress("convert", 0, len(weights))
-        with appearing(out) as partial:
-            partial.write_bytes(b"GGUF" + dtype.encode() + weights)
-            prove(partial)
+    def convert(self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progress: Progress) -> None:
+        self._make(f"convert {dtype}", checkpoint, out, prove, progress)
 
-    def prove(self, folder: Path, gguf: Path, progress: Progress) -> dict[str, Any]:
+    def quantize(self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+        self._make(f"quantize {kind}", checkpoint, out, prove, progress)
+
+    def prove(self, folder: Path, gguf: Path, progress: Progress, plain: Plain | None) -> dict[str, Any]:
         self.done.append("prove")
         return {"strings": 3, "bytes": gguf.stat().st_size}
 
-    def quantize(self, source: Path, out: Path, type_name: str, progress: Progress) -> None:
-        self.done.append(f"quantize {type_name}")
+    def _make(self, what: str, checkpoint: Checkpoint, out: Path, prove: Prove, progress: Progress) -> None:
+        self.done.append(what)
+        stage, kind = what.split(" ")
+        weights = b"".join(bytes_of(checkpoint, path) for path in sorted(checkpoint.folder.glob("*.safetensors")))
+        progress(stage, 0, len(weights))
         with appearing(out) as partial:
-            partial.write_bytes(type_name.encode() + source.read_bytes()[::2])
+            partial.write_bytes(b"GGUF" + kind.encode() + weights)
+            prove(partial, None)
 
 
 def tiny_gguf(path: Path) -> Path:

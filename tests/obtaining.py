@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
 from ingle.runtime.store.build import obtain
 from ingle.runtime.store.checkpoint import Checkpoint
-from ingle.runtime.store.stages import Tools
+from ingle.runtime.store.stages import Prove, Tools
 from ingle.runtime.store.store import Store
 
 STEPS = 20
@@ -28,17 +27,17 @@ STEP_S = 0.02
 
 
 class SlowWorkmen(Workmen):
-    def convert(
-        self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], None], progress: Progress
-    ) -> None:
+    def convert(self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progress: Progress) -> None:
+        self._slowly("convert", checkpoint, out, prove, progress)
+
+    def quantize(self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+        self._slowly("quantize", checkpoint, out, prove, progress)
+
+    def _slowly(self, stage: str, checkpoint: Checkpoint, out: Path, prove: Prove, progress: Progress) -> None:
         weights = bytes_of(checkpoint, checkpoint.folder / "model.safetensors")
         with appearing(out) as partial:
-            self._write(partial, b"GGUF" + weights, "convert", progress)
-            prove(partial)
-
-    def quantize(self, source: Path, out: Path, type_name: str, progress: Progress) -> None:
-        with appearing(out) as partial:
-            self._write(partial, source.read_bytes()[::2], "quantize", progress)
+            self._write(partial, b"GGUF" + weights, stage, progress)
+            prove(partial, None)
 
     def _write(self, path: Path, content: bytes, stage: str, progress: Progress) -> None:
         step = len(content) // STEPS + 1

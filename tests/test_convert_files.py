@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from ingle.convert.errors import DiskFull, StorageError
-from ingle.convert.files import PARTIAL_SUFFIX, appearing, require_space, sweep
+from ingle.convert.files import PARTIAL_SUFFIX, appearing, continuing, require_space, scratch, sweep
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ingle.convert.files import appearing
-with appearing(Path(sys.argv[1])) as partial:
+from ingle.convert.files import appearing, continuing
+key = sys.argv[2]
+with continuing(Path(sys.argv[1]), key) if key else appearing(Path(sys.argv[1])) as partial:
     partial.write_text("half")
     print(partial, flush=True)
     sys.stdin.read()
@@ -27,11 +28,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def holder(target: Path) -> tuple[subprocess.Popen[str], Path]:
+def holder(target: Path, key: str = "") -> tuple[subprocess.Popen[str], Path]:
     """A process that is writing ``target``, and its partial file."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(target)],
+        [sys.executable, "-c", HOLD, str(target), key],
         env=environment,
         text=True,
         stdin=subprocess.PIPE,
@@ -97,6 +98,49 @@ def test_a_living_writer_keeps_its_partial_file(tmp_path: Path) -> None:
     process.communicate("")
     assert target.read_text() == "half", "the last to finish wins, whole"
     assert names(tmp_path) == ["x.gguf"]
+
+
+def test_what_a_killed_writer_left_is_continued_under_the_same_key(tmp_path: Path) -> None:
+    target = tmp_path / "x.gguf"
+    process, partial = holder(target, "ab" * 16)
+    process.kill()
+    process.communicate()
+    with continuing(target, "ab" * 16) as mine:
+        assert mine == partial
+        assert mine.read_text() == "half"
+        mine.write_text("whole")
+    assert target.read_text() == "whole"
+    assert names(tmp_path) == ["x.gguf"]
+
+
+def test_under_another_key_it_goes(tmp_path: Path) -> None:
+    target = tmp_path / "x.gguf"
+    process, partial = holder(target, "ab" * 16)
+    process.kill()
+    process.communicate()
+    with continuing(target, "cd" * 16) as mine:
+        assert not partial.exists()
+        assert mine.read_text() == ""
+        mine.write_text("whole")
+    assert names(tmp_path) == ["x.gguf"]
+
+
+def test_what_a_living_writer_is_at_is_not_continued(tmp_path: Path) -> None:
+    target = tmp_path / "x.gguf"
+    process, partial = holder(target, "ab" * 16)
+    with continuing(target, "ab" * 16) as mine:
+        assert mine != partial
+        mine.write_text("mine")
+    assert partial.read_text() == "half"
+    process.communicate("")
+    assert target.read_text() == "half"
+    assert names(tmp_path) == ["x.gguf"]
+
+
+def test_a_scratch_file_is_there_while_its_block_runs(tmp_path: Path) -> None:
+    with scratch(tmp_path / "x.gguf") as path:
+        path.write_text("some")
+    assert names(tmp_path) == []
 
 
 def test_partial_files_of_others_stay(tmp_path: Path) -> None:

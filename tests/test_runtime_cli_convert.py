@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ingle.runtime.cli.quantize import default_out, quantize_command
 from ingle.runtime.logits import Logits
 from ingle.runtime.verify import Verdict
 from shell import finished
+
+TEXT = Path(__file__).parent / "data" / "bard_heldout.txt"
 
 
 @pytest.fixture
@@ -150,6 +153,58 @@ def test_a_checkpoint_is_converted_proven_and_quantized_and_only_the_end_stays(
     assert names(here) == ["bard-Q8_0.gguf"]
     assert [checkpoint for checkpoint, _ in proven] == [bard]
     assert gguf.read(here / "bard-Q8_0.gguf").tensors["blk.0.attn_q.weight"].type.name == "Q8_0"
+
+
+def test_convert_quantizes_in_the_same_pass(bard: Path, here: Path, proven: list[tuple[Path, Path]]) -> None:
+    result = convert(bard, "-t", "q6-k")
+    assert result.exit_code == 0, result.output
+    assert names(here) == ["bard-Q6_K.gguf"]
+    size = (here / "bard-Q6_K.gguf").stat().st_size
+    assert result.stdout.startswith("bard-Q6_K.gguf  Q6_K, ") and f"({size:,} bytes)" in result.stdout
+    assert "the logits of 8 prompts" in result.stdout and "before it was quantized" in result.stdout
+    assert quantize(bard, "-t", "Q6_K", "-o", "other.gguf").exit_code == 0
+    assert (here / "other.gguf").read_bytes() == (here / "bard-Q6_K.gguf").read_bytes()
+    report = json.loads(convert(bard, "-t", "Q6_K", "--json").stdout)
+    assert (report["type"], report["dtype"], report["size_bytes"], report["resumed_bytes"]) == ("Q6_K", "Q6_K", size, 0)
+    assert report["proof"]["strings"] == 4000
+
+
+def test_a_matrix_can_be_given_or_collected_on_the_way(bard: Path, here: Path, proven: list[tuple[Path, Path]]) -> None:
+    made = convert(bard, "-t", "IQ3_XXS", "--imatrix", "auto", "--on", TEXT, "-o", "auto.gguf")
+    assert made.exit_code == 0, made.output
+    (matrix,) = (Path(os.environ["INGLE_HOME"]) / "imatrix").iterdir()
+    assert convert(bard, "-t", "IQ3_XXS", "--imatrix", matrix, "-o", "given.gguf").exit_code == 0
+    assert names(here) == ["auto.gguf", "given.gguf"]
+    assert (here / "auto.gguf").read_bytes() == (here / "given.gguf").read_bytes()
+
+
+def test_check_says_how_large_a_quantization_will_be(bard: Path, here: Path) -> None:
+    items = json.loads(convert(bard, "--check", "-t", "Q4_K_M", "--json").stdout)["items"]
+    assert items[-1]["name"] == "quantization"
+    assert items[-1]["detail"].startswith("Q4_K_M: about 3.33 MB, 5.35 bits per weight")
+    refused = convert(bard, "--check", "-t", "Q4_K_M", "--dtype", "q8_0")
+    assert refused.exit_code == 2 and "no type to quantize from" in refused.stdout
+    assert names(here) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--imatrix", "x.gguf"],
+        ["-t", "IQ2_S", "--imatrix", "auto"],
+        ["-t", "Q4_0", "--on", "x.txt"],
+        ["--check", "-t", "Q4_0", "--imatrix", "auto", "--on", "x.txt"],
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(bard: Path, here: Path, arguments: list[str]) -> None:
+    assert convert(bard, *arguments).exit_code == 2
+    assert names(here) == []
+
+
+def test_the_source_is_refused_as_target_before_anything_is_promised(bard_gguf: dict[str, Path], here: Path) -> None:
+    result = quantize(bard_gguf["f16"], "-o", bard_gguf["f16"], "-t", "Q8_0")
+    assert isinstance(result.exception, InputError) and "is the source itself" in str(result.exception)
+    assert result.stderr == ""
 
 
 def test_a_file_of_the_checkpoint_is_never_the_target(bard: Path, here: Path, proven: list[tuple[Path, Path]]) -> None:

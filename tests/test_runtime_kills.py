@@ -25,13 +25,13 @@ from ingle.runtime.store.store import Store
 SCRIPT = Path(__file__).parent / "obtaining.py"
 NAME = "org/tiny:Q4_K_M"
 FEW_KILLS, MANY_KILLS = 3, 20
-STAGES = ("download", "convert", "quantize")
+STAGES = ("download", "quantize")
 SOAKS = {
-    "download": ("slow", "download", "convert"),
-    "convert": ("real", "write", "quantize"),
+    "download": ("slow", "download", "quantize"),
     "quantize": ("unproven", "quantize", "checksum"),
+    "prove": ("real", "verify", "checksum"),
 }
-"""The tools, and the names that they give to the stage and to what follows it. Converting includes the proof."""
+"""The tools, and the names that they give to the stage and to what follows it."""
 PATIENCE_S = 300.0
 CHILD_S = 5.0
 """A child that only reads (the proof) may finish what it does, unheard; one that writes ends at once."""
@@ -100,7 +100,6 @@ class Home:
         self.check()
         left = [path for path in self.folder.rglob("*") if path.name.endswith((PARTIAL_SUFFIX, ".incomplete"))]
         assert not left
-        assert not list(self.store.home.glob("work/*"))
         assert [entry.name for entry in self.store.list()] == [NAME]
         assert len(list(self.store.home.rglob("*.gguf"))) == 1
 
@@ -117,21 +116,13 @@ def test_killed_at_a_few_moments(hub: FakeHub, tmp_path: Path, stage: str) -> No
     home.check_finished()
 
 
-def test_a_killed_quantization_does_not_convert_again(hub: FakeHub, tmp_path: Path) -> None:
-    hub.add("org/tiny", checkpoint())
-    home = Home(hub, tmp_path)
-    home.kill_in("quantize", 0.1, random.Random(1))
-    assert home.finish(home.start()) == ["download", "quantize", "checksum"]
-    assert next(iter(home.store.list())).proof == {"strings": 3, "bytes": 200_084}
-
-
 def test_two_processes_build_once(hub: FakeHub, tmp_path: Path) -> None:
     hub.add("org/tiny", checkpoint())
     hub.fault(where="cdn", bytes_per_s=1_000_000)
     home = Home(hub, tmp_path)
     processes = [home.start() for _ in range(3)]
     printed = sorted(home.finish(process) for process in processes)
-    assert sum("convert" in stages for stages in printed) == 1
+    assert sum("quantize" in stages for stages in printed) == 1
     assert len(hub.bodies("cdn")) == 1
     home.check_finished()
 
@@ -174,7 +165,7 @@ def test_an_interrupt_leaves_no_debris(hub: FakeHub, tmp_path: Path, stage: str)
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SOAKS)
 def test_killed_at_many_moments_with_the_real_tools(hub: FakeHub, tmp_path: Path, bard: Path, stage: str) -> None:
     """Each kill is followed by a run that completes. The model is large enough for kills to land inside the stage."""
     hub.add("org/tiny", larger(bard))

@@ -171,7 +171,7 @@ def test_two_at_once_fetch_and_build_once(pull: Puller, hub: FakeHub) -> None:
     assert len(entries) == 2
     assert entries[0] == entries[1]
     assert len(hub.bodies("cdn")) == 1
-    assert pull.workmen.done == ["convert q8_0", "prove"]
+    assert pull.workmen.done == ["quantize Q8_0", "prove"]
     assert any(stage.startswith("waiting") for stage, _, _ in pull.progress)
 
 

@@ -19,7 +19,6 @@ from ingle.convert.errors import (
     UnknownType,
     UnsupportedModel,
 )
-from ingle.runtime.store.names import HubName
 from ingle.runtime.store.selection import default_type
 from ingle.runtime.store.stages import Tools
 from pulling import NAME, WEIGHTS, Puller, puller, run_python
@@ -39,7 +38,7 @@ def hub(pull: Puller) -> FakeHub:
 def test_a_checkpoint_is_fetched_converted_proven_and_kept(pull: Puller, hub: FakeHub) -> None:
     repo = hub.add(NAME, checkpoint())
     entry = pull()
-    assert pull.workmen.done == ["convert q8_0", "prove"]
+    assert pull.workmen.done == ["quantize Q8_0", "prove"]
     assert (entry.name, entry.type, entry.source.version) == ("org/tiny:Q8_0", "Q8_0", repo.commit)
     assert entry.sha256 == hashlib.sha256(entry.path.read_bytes()).hexdigest()
     assert entry.proof == {"strings": 3, "bytes": entry.size_bytes}
@@ -76,12 +75,11 @@ def test_what_the_hub_client_fetched_is_not_fetched_again(pull: Puller, hub: Fak
     assert [seen.path.split("/")[1] for seen in hub.seen] == ["api"]
 
 
-def test_a_large_type_goes_through_a_conversion_that_is_removed(pull: Puller, hub: FakeHub) -> None:
+def test_a_type_is_asked_for_by_any_of_its_names(pull: Puller, hub: FakeHub) -> None:
     hub.add(NAME, checkpoint())
     entry = pull("org/tiny:Q4_K_M")
-    assert pull.workmen.done == ["convert auto", "prove", "quantize Q4_K_M"]
+    assert pull.workmen.done == ["quantize Q4_K_M", "prove"]
     assert entry.proof
-    assert not pull.store.work(HubName("org", "tiny")).exists()
     assert pull.store.find("org/tiny:Q4_K") == pull.store.find("org/tiny:q4-k-m") == entry
 
 
@@ -218,7 +216,7 @@ def test_a_pull_follows_the_branch_and_a_run_does_not(pull: Puller, hub: FakeHub
     assert not first.path.exists()
     assert pull.store.list() == (second,)
     assert pull(update=True) == second
-    assert pull.workmen.done == ["convert q8_0", "prove"] * 2
+    assert pull.workmen.done == ["quantize Q8_0", "prove"] * 2
 
 
 def test_removing_leaves_the_checkpoint_in_the_cache_unless_asked(

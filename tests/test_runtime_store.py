@@ -19,6 +19,8 @@ from ingle.convert.errors import (
     StoreBusy,
     VerificationFailed,
 )
+from ingle.convert.files import PARTIAL_SUFFIX, RESUMABLE
+from ingle.convert.progress import Progress
 from ingle.runtime.store import build, manifest
 from ingle.runtime.store.cache import Cache
 from ingle.runtime.store.checkpoint import Checkpoint
@@ -27,7 +29,7 @@ from ingle.runtime.store.manifest import Entry, KeptFile, Source
 from ingle.runtime.store.names import FolderName, HubName, parse
 from ingle.runtime.store.repository import RemoteFile, Repository
 from ingle.runtime.store.selection import preferred
-from ingle.runtime.store.stages import Tools
+from ingle.runtime.store.stages import Prove, Tools
 from ingle.runtime.store.store import Store
 
 COMMIT = "c" * 40
@@ -62,7 +64,7 @@ def test_a_folder_is_built_once(store: Store, workmen: Workmen, folder: Path) ->
     assert (
         obtain(folder, store, workmen) == obtain(f"{folder}:Q8_0", store, workmen) == store.find(str(folder)) == entry
     )
-    assert workmen.done == ["convert q8_0", "prove"]
+    assert workmen.done == ["quantize Q8_0", "prove"]
 
 
 @pytest.mark.parametrize(
@@ -125,34 +127,35 @@ def test_a_conversion_that_was_not_proven_is_not_kept(store: Store, workmen: Wor
         out.write_bytes(b"GGUF")
 
     with pytest.raises(IngleError, match="without a proof"):
-        build.obtain(str(folder), store, tools=Tools(skip, workmen.prove, workmen.quantize))
+        build.obtain(str(folder), store, tools=Tools(skip, workmen.prove, skip))
     assert store.list() == ()
 
 
-def test_a_failed_quantization_keeps_the_conversion_for_the_next_run(
+def test_what_a_killed_build_left_is_kept_for_the_next_and_goes_with_the_model(
     store: Store, workmen: Workmen, folder: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    left: list[Path] = []
+
+    def leave(_: Checkpoint, out: Path, *__: object) -> None:
+        for kind in (f"{'0' * 32}{RESUMABLE}", "5f5f"):
+            left.append(out.with_name(f".{out.name}.{kind}{PARTIAL_SUFFIX}"))
+            left[-1].write_bytes(bytes(100))
         raise StorageError("broken")
+
+    def look(checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+        assert [path.exists() for path in left] == [True, False]
+        workmen.quantize(checkpoint, out, kind, prove, progress)
 
     name = f"{folder}:Q4_K_M"
     with pytest.raises(StorageError):
-        build.obtain(name, store, tools=replace(workmen.tools, quantize=fail))
-    assert obtain(name, store, workmen).proof
-    assert workmen.done == ["convert auto", "prove", "quantize Q4_K_M"]
-    assert not list(store.home.glob("work/*"))
-
-
-def test_a_conversion_of_another_version_is_not_used(store: Store, workmen: Workmen, folder: Path) -> None:
-    def fail(*_: object) -> None:
-        raise StorageError("broken")
-
-    name = f"{folder}:Q4_K_M"
+        build.obtain(name, store, tools=replace(workmen.tools, quantize=leave))
+    build.obtain(name, store, tools=replace(workmen.tools, quantize=look))
+    assert [path.exists() for path in left] == [False, False]
+    left.clear()
     with pytest.raises(StorageError):
-        build.obtain(name, store, tools=replace(workmen.tools, quantize=fail))
-    (folder / "config.json").write_text("{}")
-    obtain(name, store, workmen)
-    assert workmen.done.count("convert auto") == 2
+        build.obtain(f"{folder}:Q6_K", store, tools=replace(workmen.tools, quantize=leave))
+    assert store.remove(f"{folder}:Q6_K").freed_bytes == 200
+    assert store.find(name)
 
 
 # Files that were named by their path
@@ -259,16 +262,6 @@ def test_removing_waits_for_no_builder(store: Store, folder: Path, monkeypatch: 
         pytest.raises(StoreBusy, match=f"pid {os.getpid()}"),
     ):
         store.remove(str(folder))
-
-
-def test_removing_an_unfinished_build_frees_its_leftovers(store: Store, workmen: Workmen, folder: Path) -> None:
-    def fail(*_: object) -> None:
-        raise StorageError("broken")
-
-    with pytest.raises(StorageError):
-        build.obtain(f"{folder}:Q4_K_M", store, tools=replace(workmen.tools, quantize=fail))
-    assert store.remove(str(folder)).freed_bytes > 200_000
-    assert not list(store.home.glob("work/*"))
 
 
 def cached_entry(store: Store, cache: Cache, name: str = "org/tiny") -> Entry:

@@ -11,7 +11,9 @@ import click
 from ...convert.progress import Progress
 from .convert_adapter import convert_adapter, find_adapter
 from .display import emit_json, human_size, note, progress_bar
+from .importance import Importance
 from .items import note_items, print_report
+from .onepass import Order, looked_at, print_made, quantize_checkpoint
 
 if TYPE_CHECKING:
     from ...convert import Conversion, Report
@@ -55,6 +57,9 @@ class Proven:
     show_default=True,
     help="Element type of the matrices; auto keeps the checkpoint's own.",
 )
+@click.option("-t", "--type", "type_name", help="Quantize to this type in the same pass.")
+@click.option("--imatrix", metavar="FILE|auto", help="Importance matrix for -t; auto collects one on the text of --on.")
+@click.option("--on", type=click.Path(path_type=Path), help="What --imatrix auto reads: a text, or .jsonl of prompts.")
 @click.option(
     "--base",
     help="The model that an adapter belongs to: a folder, a hub id, or a GGUF file. [default: the one it names itself]",
@@ -69,6 +74,9 @@ def convert_command(
     checkpoint: str,
     out: Path | None,
     dtype: str,
+    type_name: str | None,
+    imatrix: str | None,
+    on: Path | None,
     base: str | None,
     check: bool,
     clip: bool,
@@ -83,21 +91,33 @@ def convert_command(
     becomes a second file beside it, NAME-mmproj.gguf. With --check nothing is written, and of a hub id no weights are
     fetched; exit code 2 says that it could not be converted.
 
+    With -t the file is quantized as it is written: the bytes are those of a conversion to --dtype that `ingle quantize`
+    then made smaller, without that file. Run again after it was killed, it goes on from there.
+
     CHECKPOINT may be a LoRA adapter of PEFT as well. Its GGUF is compared with PEFT's merge, and loaded by llama.cpp
     beside its base, of which configs and headers are enough. `ingle run BASE --lora FILE` uses it.
     """
     from ..store.arrival import checkpoint_at
 
-    out = out or default_out(checkpoint)
+    importance = Importance(imatrix, on, None)
+    if imatrix and not type_name:
+        raise click.UsageError("--imatrix belongs to -t TYPE: a conversion alone weighs nothing")
+    order = _order(type_name, dtype, imatrix, clip=clip, whatever_size=whatever_size) if type_name else None
+    out = out or default_out(checkpoint, order.type if order else "")
     with progress_bar() as progress:
         adapter = find_adapter(checkpoint, base, progress)
     if adapter:
+        if order:
+            raise click.UsageError("an adapter is not quantized: leave -t out, and choose --dtype")
         ok = convert_adapter(adapter, base, out, dtype, check=check, as_json=as_json)
         context.exit(0 if ok else CHECK_FAILED_EXIT_CODE)
     if check:
-        report = _looked_at(checkpoint, dtype)
+        report = _looked_at(checkpoint, dtype, order, importance)
         print_report(report, as_json)
         context.exit(0 if report.ok else CHECK_FAILED_EXIT_CODE)
+    if order:
+        print_made(quantize_checkpoint(checkpoint, out, order, importance), as_json)
+        return
     with progress_bar() as progress, checkpoint_at(checkpoint, progress) as source:
         proven = convert_and_prove(source, out, dtype, progress, clip=clip, whatever_size=whatever_size)
     if as_json:
@@ -119,6 +139,7 @@ def convert_and_prove(
     from ...convert import convert
     from ..proof import prove
     from ..settle import settle
+    from ..store.stages import origin
 
     proofs: list[Proof] = []
 
@@ -134,13 +155,21 @@ def convert_and_prove(
         settle=lambda found: settle(source.folder, found, progress),
         prove=check_equal,
         arrive=source.arrive,
+        origin=origin(source),
         progress=source.after(progress),
     )
     return Proven(conversion, proofs[0])
 
 
-def default_out(checkpoint: str) -> Path:
-    return Path(f"{checkpoint_name(checkpoint)}.gguf")
+def _order(type_name: str, dtype: str, imatrix: str | None, *, clip: bool, whatever_size: bool) -> Order:
+    from ...quantize import Choices, types
+
+    kind = types.find(type_name) if imatrix else types.require_usable(type_name)
+    return Order(kind.name, Choices(), dtype, clip=clip, whatever_size=whatever_size)
+
+
+def default_out(checkpoint: str, type_name: str = "") -> Path:
+    return Path("-".join(filter(None, (checkpoint_name(checkpoint), type_name))) + ".gguf")
 
 
 def checkpoint_name(checkpoint: str) -> str:
@@ -149,9 +178,14 @@ def checkpoint_name(checkpoint: str) -> str:
     return path.resolve().name if path.is_dir() else path.name.partition("@")[0]
 
 
-def _looked_at(checkpoint: str, dtype: str) -> Report:
-    from ...convert import check
+def _looked_at(checkpoint: str, dtype: str, order: Order | None, importance: Importance) -> Report:
+    from ...convert import Report, check
     from ..store.preview import checkpoint_preview
 
+    if importance.collects:
+        raise click.UsageError("--check runs no model, as --imatrix auto must")
     with progress_bar() as progress, checkpoint_preview(checkpoint, progress) as folder:
-        return check(folder, dtype.lower())
+        report = check(folder, dtype.lower())
+        if order is None or not report.ok:
+            return report
+        return Report((*report.items, looked_at(folder, order, importance)))

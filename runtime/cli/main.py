@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "show": "Show what is known of a model.",
         "rm": "Remove a model.",
         "verify": "Check that a model's bytes are still what they were.",
+        "push": "Upload models to the hub, with a card.",
         "convert": "Turn a Hugging Face checkpoint into a proven GGUF file.",
         "quantize": "Make a GGUF file smaller.",
         "task": "Classify, tag, answer, embed, rerank ...",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from .options import THREADS
 if TYPE_CHECKING:
     from ...convert.progress import Progress
     from ..measure.measurement import Measured, Measurement
+    from ..measure.wish import Wish
 
 ON = click.Path(path_type=Path)
 
@@ -25,6 +27,7 @@ ON = click.Path(path_type=Path)
 @click.option("--ctx", type=click.IntRange(2), help="Tokens of a chunk [default: 512], or the most of a record.")
 @click.option("--chunks", type=click.IntRange(1), help="Use only the first so many chunks or records.")
 @click.option("--threads", type=THREADS, help="CPU threads. [default: physical cores]")
+@click.option("--record", is_flag=True, help="Keep the figures beside each MODEL, for show, verify and push.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def measure_command(
     models: tuple[str, ...],
@@ -33,6 +36,7 @@ def measure_command(
     ctx: int | None,
     chunks: int | None,
     threads: int | None,
+    record: bool,
     as_json: bool,
 ) -> None:
     """Measure each MODEL on a text: perplexity, and with --against the distance from BASE.
@@ -50,6 +54,8 @@ def measure_command(
         base = _path(against, progress) if against else None
         wish = Wish(on, ctx, chunks, threads)
         found = measure(paths, wish, against=base, progress=progress)
+        if record:
+            _keep(found, models, against, wish, progress)
     if as_json:
         emit_json(_record(found))
         return
@@ -65,6 +71,27 @@ def _path(name: str, progress: Progress) -> Path:
     from ..store.store import Store
 
     return obtain(name, Store(), progress=progress).path
+
+
+def _keep(found: Measurement, models: Sequence[str], against: str | None, wish: Wish, progress: Progress) -> None:
+    """Note the figures of each model beside it."""
+    from .. import machine
+    from ..store import figures
+    from ..store.stages import now, version
+    from ..store.store import Store, sha256
+
+    store = Store()
+    base = store.find(against) if against else None
+    for name, measured in zip(models, found.models, strict=True):
+        entry = store.find(name)
+        record = asdict(measured)
+        record["base"] = base and {"name": base.path.name, "sha256": base.sha256 or sha256(base.path, progress)}
+        record["on"] = {"name": found.on.name, "sha256": found.sha256}
+        record |= {key: getattr(found, key) for key in ("passages", "tokens", "predictions")}
+        record |= {"length": wish.length, "most": wish.most}
+        record |= {"machine": machine.describe(), "ingle": version(), "date": now()}
+        del record["path"]
+        figures.keep(figures.place(store, entry), entry.sha256 or sha256(entry.path, progress), record)
 
 
 def _what_was_read(found: Measurement) -> str:

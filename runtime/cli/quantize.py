@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...convert.files import projector_beside
-from .convert import checkpoint_name, convert_and_prove
+from .convert import checkpoint_name
 from .display import emit_json, emit_table, human_size, note, progress_bar
+from .importance import AUTO, Importance
+from .onepass import Order, note_outcome, print_made, quantize_checkpoint
 from .options import THREADS, promise_options
-from .promise import Asked, Order, fulfil, is_gguf, require_no_part_of
+from .promise import Asked, fulfil, is_gguf
+from .promise import Order as PromiseOrder
 
 if TYPE_CHECKING:
-    from ...quantize import Choices, Plan, Quantized
+    from ...quantize import Plan, Quantized
 
 DEFAULT_TYPE = "Q4_K_M"
-AUTO = "auto"
 
 
 @click.command("quantize", short_help="Make a GGUF file smaller.")
@@ -69,15 +70,15 @@ def quantize_command(
 ) -> None:
     """Quantize SOURCE: a GGUF file, a checkpoint folder or a hub id.
 
-    A checkpoint is converted and proven first; the file in between is removed. Types and bytes are those of
-    llama-quantize. With an importance matrix (see `ingle imatrix`) weights of large inputs are kept more exact, and
-    the smallest types become possible.
+    A checkpoint is converted, quantized and proven in one pass, without a file in between; run again after it was
+    killed, it goes on from there. Types and bytes are those of llama-quantize. With an importance matrix (see
+    `ingle imatrix`) weights of large inputs are kept more exact, and the smallest types become possible.
 
     With --max-size, --bpw, --max-kld or --for each weight gets the type with which the whole loses least, found by
     trying them on the model. What is promised is measured on text that took no part in the choice, and refused with the
     nearest that can be had where it cannot be held.
     """
-    from ...quantize import Choices, Override, plan, types, weight_type
+    from ...quantize import Choices, Override, plan, require_other_file, types, weight_type
 
     if list_types:
         _print_types(as_json)
@@ -88,10 +89,9 @@ def quantize_command(
         chosen_types = (type_name, *tensor_types, output_type, embedding_type)
         if any(chosen_types) or pure or requantize or imatrix == AUTO:
             raise click.UsageError("a promise chooses the types, and collects the importance matrix, by itself")
-        fulfil(Order(source, promise, out, on, imatrix, threads, asked.plot, dry_run, as_json))
+        fulfil(PromiseOrder(source, promise, out, on, imatrix, threads, asked.plot, dry_run, as_json))
         return
-    if (imatrix == AUTO) != (on is not None):
-        raise click.UsageError("--imatrix auto and --on TEXT belong together")
+    importance = Importance(imatrix, on, threads)
     wanted = type_name or DEFAULT_TYPE
     kind = types.find(wanted) if imatrix else types.require_usable(wanted)
     choices = Choices(
@@ -100,43 +100,20 @@ def quantize_command(
         embedding=weight_type(embedding_type) if embedding_type else None,
         pure=pure,
     )
-    importance = Importance(imatrix, on, threads)
     if not is_gguf(source):
         if dry_run:
             raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
         target = out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf")
-        _print_done(_quantize_checkpoint(source, target, kind.name, choices, importance), as_json)
+        print_made(quantize_checkpoint(source, target, Order(kind.name, choices, threads=threads), importance), as_json)
         return
-    chosen = importance.added(choices, Path(source))
-    planned = plan(Path(source), kind.name, requantize=requantize, choices=chosen)
+    target = out or default_out(Path(source), kind.name)
+    if not dry_run:
+        require_other_file(Path(source), target)
+    planned = plan(Path(source), kind.name, requantize=requantize, choices=importance.added(choices, Path(source)))
     if dry_run:
         _print_plan(planned, as_json)
         return
-    _print_done(_execute(planned, out or default_out(Path(source), kind.name), threads), as_json)
-
-
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """Where the importance matrix comes from: a file, a text to collect it on, or nowhere."""
-
-    file: str | None
-    on: Path | None
-    threads: int | None
-
-    def added(self, choices: Choices, model: Path) -> Choices:
-        """``choices`` with the matrix for ``model``, collected first if it must be."""
-        if self.file is None:
-            return choices
-        from ...quantize import Imatrix
-
-        return replace(choices, imatrix=Imatrix.load(self._collected(model, self.on) if self.on else Path(self.file)))
-
-    def _collected(self, model: Path, on: Path) -> Path:
-        from ..measure.activations import kept
-        from ..measure.wish import Wish
-
-        with progress_bar() as progress:
-            return kept(model, Wish(on, threads=self.threads), progress)
+    _print_done(_execute(planned, target, threads), as_json)
 
 
 def default_out(source: Path, type_name: str) -> Path:
@@ -146,28 +123,6 @@ def default_out(source: Path, type_name: str) -> Path:
     stem, dash, last = source.stem.rpartition("-")
     name = stem if dash and last.upper() in TYPES else source.stem
     return source.with_name(f"{name}-{type_name}.gguf")
-
-
-def _quantize_checkpoint(source: str, out: Path, type_name: str, choices: Choices, importance: Importance) -> Quantized:
-    """Convert, prove and quantize; the file in between lies beside ``out`` and goes with the work. A vision part stays
-    as it is, and gets its place beside ``out``."""
-    from ...quantize import plan
-    from ..store.arrival import checkpoint_at
-
-    converted = out.with_name(f".{out.name}.converted")
-    vision = projector_beside(converted)
-    try:
-        with progress_bar() as progress, checkpoint_at(source, progress) as checkpoint:
-            require_no_part_of(checkpoint.folder, out)
-            convert_and_prove(checkpoint, converted, "auto", progress)
-        planned = plan(converted, type_name, choices=importance.added(choices, converted))
-        done = _execute(planned, out, importance.threads)
-        if vision.exists():
-            note(f"vision part: {vision.replace(projector_beside(out))}")
-        return done
-    finally:
-        converted.unlink(missing_ok=True)
-        vision.unlink(missing_ok=True)
 
 
 def _execute(planned: Plan, out: Path, threads: int | None) -> Quantized:
@@ -184,8 +139,7 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
         return
     size = _size(planned.size_bytes, planned.bits_per_weight)
     click.echo(f"{planned.type.name}  {size}, from {human_size(planned.source.size_bytes)}")
-    _note_fallbacks(len(planned.fallbacks), planned.type.name)
-    _note_unweighted(planned.unweighted)
+    note_outcome(planned.type.name, len(planned.fallbacks), planned.unweighted)
 
 
 def _plan_fields(planned: Plan) -> Mapping[str, Any]:
@@ -205,20 +159,7 @@ def _print_done(done: Quantized, as_json: bool) -> None:
         emit_json({**asdict(done), "path": str(done.path)})
         return
     click.echo(f"{done.path}  {_size(done.size_bytes, done.bits_per_weight)}")
-    _note_fallbacks(len(done.fallbacks), done.type)
-    _note_unweighted(done.unweighted)
-
-
-def _note_fallbacks(number: int, type_name: str) -> None:
-    if number:
-        note(
-            f"{number} matrices have rows that do not divide into {type_name}'s blocks and got another type; see --json"
-        )
-
-
-def _note_unweighted(names: Sequence[str]) -> None:
-    if names:
-        note(f"{len(names)} weights are not in the importance matrix and were quantized without; see --json")
+    note_outcome(done.type, len(done.fallbacks), done.unweighted)
 
 
 def _size(size_bytes: int, bits_per_weight: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,9 +31,11 @@ PARTS = {"imatrix": "importance matrix", "mmproj": "vision part of a model"}
 def show_command(name: str, template: bool, metadata: bool, as_json: bool) -> None:
     """Show what is known of NAME: a model that is here, or a GGUF file."""
     from ...convert import gguf
+    from ..store import receipt
     from ..store.store import Store
 
-    entry = Store().find(name)
+    store = Store()
+    entry = store.find(name)
     file = gguf.read(entry.path)
     if template:
         click.echo(_text(file, TEMPLATE_KEY))
@@ -40,14 +43,15 @@ def show_command(name: str, template: bool, metadata: bool, as_json: bool) -> No
         values = {key: _short(value) for key, value in file.metadata.items()}
         emit_json(values) if as_json else emit_fields({key: str(value) for key, value in values.items()})
     elif as_json:
-        emit_json(as_record(entry) | describe(entry, file))
+        emit_json(as_record(entry) | describe(entry, file) | {"receipt": receipt.of(entry, file, store)})
     else:
-        emit_fields(_fields(entry, describe(entry, file)))
+        emit_fields(_fields(entry, describe(entry, file)) | receipt_fields(receipt.of(entry, file, store)))
 
 
 def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
     """What the file says of itself. Its proof is that of the conversion, whatever it was quantized to since."""
     from .. import proof
+    from ..store import receipt
 
     architecture = _text(file, "general.architecture")
     adapter = _adapter(file)
@@ -64,22 +68,8 @@ def describe(entry: Entry, file: GGUF) -> dict[str, Any]:
         "chat_template": TEMPLATE_KEY in file.metadata,
         "licence": _text(file, "general.license"),
         "proof": entry.proof or proof.of(file.metadata),
-        "importance": _importance(file),
+        "importance": receipt.importance(file.metadata),
     }
-
-
-def _importance(file: GGUF) -> dict[str, Any] | None:
-    """What the file says of the importance matrix it was quantized with; None where there was none."""
-    keys = {
-        "file": "quantize.imatrix.file",
-        "dataset": "quantize.imatrix.dataset",
-        "weights": "quantize.imatrix.entries_count",
-        "chunks": "quantize.imatrix.chunks_count",
-        "sha256": "ingle.imatrix.sha256",
-        "corpus_sha256": "ingle.imatrix.corpus_sha256",
-    }
-    found = {name: _short(file.metadata[key]) for name, key in keys.items() if key in file.metadata}
-    return found or None
 
 
 def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
@@ -108,6 +98,33 @@ def _fields(entry: Entry, facts: dict[str, Any]) -> dict[str, str]:
         "since": f"{entry.created} (ingle {entry.ingle})" if entry.created else "",
     }
     return {key: value for key, value in lines.items() if value}
+
+
+def receipt_fields(found: Mapping[str, Any]) -> dict[str, str]:
+    """The lines of a receipt that :func:`_fields` does not have."""
+    source, files = found["source"], found["source"]["files"]
+    made_of = source["repository"] or "a folder"
+    revision = f" at {source['revision'][:12]}" if source["revision"] else ""
+    lines = {
+        "made of": f"{made_of}{revision}, {len(files)} files of known SHA-256" if files else "",
+        "made by": f"ingle {found['made_by']}" if found["made_by"] else "",
+        "types": ", ".join(f"{number} {name}" for name, number in found["types"].items()),
+        **{f"measured {at}": measured(record) for at, record in enumerate(found["measured"], 1)},
+    }
+    return {key: value for key, value in lines.items() if value}
+
+
+def measured(record: Mapping[str, Any]) -> str:
+    """One line: ``perplexity 12.3 ± 0.1, KLD 0.012 ± 0.001 against base.gguf; on wiki.txt, 2026-11-25, …``."""
+    parts = [f"perplexity {record['perplexity']['value']:.4f} ± {record['perplexity']['error']:.4f}"]
+    if far := record.get("distance"):
+        kld, base = far["kld"], record["base"]
+        parts.append(f"KLD {kld['value']:.5f} ± {kld['error']:.5f} against {base['name']}")
+    if speed := record.get("tokens_per_second"):
+        parts.append(f"{speed:,.0f} tokens/s read")
+    machine = record["machine"]
+    where = f"on {record['on']['name']}, {record['date'][:10]}, {machine['cpu']}, {machine['threads']} threads"
+    return f"{', '.join(parts)}; {where}"
 
 
 def _adapter(file: GGUF) -> dict[str, Any]:

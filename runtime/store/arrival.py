@@ -16,7 +16,7 @@ from .cache import Cache
 from .checkpoint import Begun, Checkpoint, begin, finish, meant
 from .download import Library
 from .preview import lay_out, temporary_folder
-from .repository import RemoteFile
+from .repository import SHA256, RemoteFile
 
 PARTING_S = 1.0
 """How long a download that nobody wants any more is waited for; it ends with the process, and can be taken up again."""
@@ -138,7 +138,9 @@ def on_its_way(library: Library, begun: Begun, revision: str | None, progress: P
         lay_out(library, begun, folder, progress)
         arrival = Arrival(library, begun, folder, revision, progress)
         try:
-            yield Checkpoint(folder, arrival.map, arrival.complete, arrival.after)
+            known = {file.name: file.etag for file in begun.weights if SHA256.fullmatch(file.etag)}
+            commit = begun.repository.commit
+            yield Checkpoint(folder, arrival.map, arrival.complete, arrival.after, commit, known)
         finally:
             arrival.stop()
 

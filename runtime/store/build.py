@@ -26,7 +26,7 @@ from .selection import (
     projector,
     variants,
 )
-from .stages import DIRECT_TYPES, Job, Tools, Workshop, now, version
+from .stages import Job, Tools, Workshop, now, version
 from .store import Store, sha256
 
 HEADER_ALLOWANCE_BYTES = 64 << 20
@@ -61,7 +61,7 @@ def obtain(
     with store.locked(wanted, progress=progress):
         if not update and (entry := _here(store, wanted)):
             return entry
-        store.sweep(wanted)
+        store.sweep(wanted, resumable=False)
         workshop = Workshop(store, tools or Tools(), progress)
         if isinstance(wanted, FolderName):
             return _from_folder(wanted, workshop)
@@ -86,7 +86,7 @@ def _from_folder(name: FolderName, workshop: Workshop) -> Entry:
         return entry
     job = Job(name, Checkpoint.of_folder(name.path), Source("folder", str(name.path), version), type_name, reason)
     size_bytes = sum(tensor.nbytes for tensor in read_tensors(name.path).values())
-    _require_space(workshop, job.name, job.source, type_name, size_bytes, download=(workshop.store.home, 0))
+    _require_space(workshop, type_name, size_bytes, download=(workshop.store.home, 0))
     return workshop.build(job)
 
 
@@ -150,7 +150,7 @@ def _built(name: HubName, repository: Repository, workshop: Workshop, library: L
     source = Source("hub", repository.id, repository.commit)
     estimate, _ = default_type(begun.weights_bytes // BYTES_PER_WEIGHT)
     download = (library.cache.root, library.missing_bytes(repository, begun.weights))
-    _require_space(workshop, name, source, name.type or estimate, begun.weights_bytes, download)
+    _require_space(workshop, name.type or estimate, begun.weights_bytes, download)
     with on_its_way(library, begun, name.revision, workshop.progress) as checkpoint:
         type_name, reason = _type(name, checkpoint.folder)
         entry = _here(workshop.store, name.typed(type_name))
@@ -183,21 +183,12 @@ def _require_buildable(type_name: str) -> str:
     return kind.name
 
 
-def _require_space(
-    workshop: Workshop,
-    name: HubName | FolderName,
-    source: Source,
-    type_name: str,
-    weights_bytes: int,
-    download: tuple[Path, int],
-) -> None:
-    """Raise ``DiskFull`` unless download, conversion and quantized file will fit, before any of it starts."""
+def _require_space(workshop: Workshop, type_name: str, weights_bytes: int, download: tuple[Path, int]) -> None:
+    """Raise ``DiskFull`` unless download and finished file will fit, before any of it starts."""
     from ...quantize import types
 
     kind = types.find(type_name)
-    final_bytes = int(weights_bytes / BYTES_PER_WEIGHT * max(kind.bits_8b, kind.bits) / 8) + HEADER_ALLOWANCE_BYTES
-    waits = type_name in DIRECT_TYPES or workshop.converted(name, source).exists()
-    build_bytes = final_bytes + (0 if waits else weights_bytes)
+    build_bytes = int(weights_bytes / BYTES_PER_WEIGHT * max(kind.bits_8b, kind.bits) / 8) + HEADER_ALLOWANCE_BYTES
     cache, download_bytes = download
     if _device(cache) == _device(workshop.store.home):
         require_space(workshop.store.home, build_bytes + download_bytes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...convert.errors import BadName
@@ -22,12 +22,16 @@ class Checkpoint:
     arrive: where that has only the headers of the weights: waits for a file of them (None: all is there).
     complete: waits for the rest; returns the folder that has all of it.
     after: a progress that is silent until then, because the download has its own.
+    identity: the commit, where not all of its files are here to be looked at.
+    known: SHA-256 of files, by name, that are checked when they arrive.
     """
 
     folder: Path
     arrive: Arrive | None
     complete: Callable[[], Path]
     after: Callable[[Progress], Progress]
+    identity: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Checkpoint:

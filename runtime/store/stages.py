@@ -1,21 +1,16 @@
-"""From a checkpoint folder to a kept model: convert, prove, quantize, record.
-
-A conversion that has to be quantized waits as a whole file in the work folder, named by its source, so that a killed
-build goes on from there. It is removed once the model is kept.
-"""
+"""From a checkpoint folder to a kept model: convert and quantize in one pass, prove, record."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...convert.errors import IngleError
-from ...convert.files import appearing, projector_beside
+from ...convert.files import projector_beside
 from ...convert.progress import Progress
 from . import places
 from .checkpoint import Checkpoint
@@ -23,10 +18,15 @@ from .manifest import Entry, KeptFile, Source
 from .names import FolderName, HubName
 from .store import Store, sha256
 
-DIRECT_TYPES = ("F32", "F16", "BF16", "Q8_0")
-"""Types that the conversion writes itself, without a file in between."""
+if TYPE_CHECKING:
+    from ...convert.origin import Origin
+
+PLAIN_TYPES = ("F32", "F16", "BF16")
+"""Types that nothing is quantized to."""
 
 Proof = Mapping[str, Any]
+Plain = Callable[[], AbstractContextManager[Path]]
+Prove = Callable[[Path, Plain | None], Proof]
 
 
 def _inspect(folder: Path) -> None:
@@ -39,7 +39,7 @@ def _inspect(folder: Path) -> None:
         list(sound(plan.projection.limits()))
 
 
-def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Path], Proof], progress: Progress) -> None:
+def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progress: Progress) -> None:
     from ...convert import convert
     from ..settle import settle
 
@@ -48,22 +48,34 @@ def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Callable[[Pat
         out,
         dtype,
         settle=lambda found: settle(checkpoint.folder, found, progress),
-        prove=prove,
+        prove=lambda partial: prove(partial, None),
         arrive=checkpoint.arrive,
+        origin=origin(checkpoint),
         progress=checkpoint.after(progress),
     )
 
 
-def _prove(folder: Path, gguf: Path, progress: Progress) -> Proof:
+def _quantize(checkpoint: Checkpoint, out: Path, type_name: str, prove: Prove, progress: Progress) -> None:
+    from ...quantize import onepass
+    from ..settle import settle
+
+    onepass.convert(
+        checkpoint.folder,
+        out,
+        type_name,
+        settle=lambda found: settle(checkpoint.folder, found, progress),
+        prove=prove,
+        arrive=checkpoint.arrive,
+        identity=checkpoint.identity,
+        origin=origin(checkpoint),
+        progress=checkpoint.after(progress),
+    )
+
+
+def _prove(folder: Path, gguf: Path, progress: Progress, plain: Plain | None) -> Proof:
     from ..proof import prove
 
-    return prove(folder, gguf, progress)
-
-
-def _quantize(source: Path, out: Path, type_name: str, progress: Progress) -> None:
-    from ...quantize import quantize
-
-    quantize(source, out, type_name, progress=progress)
+    return prove(folder, gguf, progress, plain=plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +86,9 @@ class Tools:
     fetched.
     """
 
-    convert: Callable[[Checkpoint, Path, str, Callable[[Path], Proof], Progress], None] = _convert
-    prove: Callable[[Path, Path, Progress], Proof] = _prove
-    quantize: Callable[[Path, Path, str, Progress], None] = _quantize
+    convert: Callable[[Checkpoint, Path, str, Prove, Progress], None] = _convert
+    prove: Callable[[Path, Path, Progress, Plain | None], Proof] = _prove
+    quantize: Callable[[Checkpoint, Path, str, Prove, Progress], None] = _quantize
     inspect: Callable[[Path], None] = _inspect
 
 
@@ -100,46 +112,26 @@ class Workshop:
     progress: Progress
 
     def build(self, job: Job) -> Entry:
-        """Do all stages that are not done yet.
+        """Do all stages. What a killed build had quantized is found again.
 
-        Raises: what converting, verifying and quantizing raise. The store stays as it was.
+        Raises: what converting, quantizing and verifying raise. The store stays as it was.
         """
         out = self.store.folder(job.name) / f"{job.name.name}-{job.type}-{job.source.version[:8]}.gguf"
-        if job.type in DIRECT_TYPES:
-            proof = self._convert(job, out, job.type.lower())
-        else:
-            converted = self.converted(job.name, job.source)
-            proof = self._converted_proof(job, converted)
-            places.create_private(out.parent)
-            _link_projector(converted, out)
-            self.tools.quantize(converted, out, job.type, self.progress)
-        entry = self.store.keep(job.name, self._entry(job, out, proof))
-        shutil.rmtree(self.store.work(job.name), ignore_errors=True)
-        return entry
+        return self.store.keep(job.name, self._entry(job, out, self._made(job, out)))
 
-    def converted(self, name: HubName | FolderName, source: Source) -> Path:
-        """Where the conversion waits for its quantization."""
-        return self.store.work(name) / f"{source.version[:16]}.gguf"
-
-    def _converted_proof(self, job: Job, converted: Path) -> Proof:
-        if converted.exists():
-            proof: Proof = json.loads(_proof_path(converted).read_text(encoding="utf-8"))
-            return proof
-        shutil.rmtree(converted.parent, ignore_errors=True)  # of another source
-        return self._convert(job, converted, "auto")
-
-    def _convert(self, job: Job, out: Path, dtype: str) -> Proof:
-        """The proof is written down before the file has its name: where there is a file, there is its proof."""
+    def _made(self, job: Job, out: Path) -> Proof:
+        """Make the file; returns what was proven of it before it had its name."""
         found: list[Proof] = []
 
-        def prove(partial: Path) -> Proof:
-            found.append(self.tools.prove(job.checkpoint.complete(), partial, self.progress))
-            if out.parent == self.store.work(job.name):
-                _write_private(_proof_path(out), json.dumps(dict(found[0])))
+        def prove(partial: Path, plain: Plain | None) -> Proof:
+            found.append(self.tools.prove(job.checkpoint.complete(), partial, self.progress, plain))
             return found[0]
 
         places.create_private(out.parent)
-        self.tools.convert(job.checkpoint, out, dtype, prove, self.progress)
+        if job.type in PLAIN_TYPES:
+            self.tools.convert(job.checkpoint, out, job.type.lower(), prove, self.progress)
+        else:
+            self.tools.quantize(job.checkpoint, out, job.type, prove, self.progress)
         out.chmod(0o600)
         if not found:
             raise IngleError(f"{job.checkpoint.folder} was converted without a proof")
@@ -155,13 +147,11 @@ class Workshop:
         return KeptFile(path, path.stat().st_size, sha256(path, self.progress))
 
 
-def _link_projector(converted: Path, out: Path) -> None:
-    """Give the vision part, which is not quantized, its second name; the first goes with the work folder."""
-    source = projector_beside(converted)
-    if source.exists():
-        with appearing(projector_beside(out)) as partial:
-            partial.unlink()
-            partial.hardlink_to(source)
+def origin(checkpoint: Checkpoint) -> Origin:
+    """What a file of ours says about its making."""
+    from ...convert.origin import Origin
+
+    return Origin(version(), checkpoint.known)
 
 
 def version() -> str:
@@ -176,13 +166,3 @@ def version() -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _write_private(path: Path, text: str) -> None:
-    with appearing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    path.chmod(0o600)
-
-
-def _proof_path(converted: Path) -> Path:
-    return converted.with_suffix(".proof.json")

@@ -2,8 +2,8 @@
 
     <home>/models/<org>/<name>[@<revision>]/<TYPE>.json              the manifest: a model is here when this is
                                            /<name>-<TYPE>-<source>.gguf   what was built from the checkpoint
+                                           /<GGUF file>.figures.json      what was measured of it
     <home>/folders/<folder>-<digest>/…                               the same, for checkpoint folders
-    <home>/work/<model>/…                                            a conversion that waits to be quantized
     <home>/locks/<model>.lock                                        held while a model is built or removed
 
 ``home`` is ``INGLE_HOME``, or ``~/.local/share/ingle``. GGUF files of the hub stay in the Hugging Face cache; only
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...convert.errors import ChecksumMismatch, ModelNotFound, UnknownType
-from ...convert.files import PARTIAL_SUFFIX, projector_beside
+from ...convert.files import PARTIAL_SUFFIX, RESUMABLE, projector_beside
 from ...convert.progress import Progress, silent
 from . import manifest, places
 from .cache import Cache
@@ -32,6 +31,8 @@ from .manifest import Entry, KeptFile, Source
 from .names import FileName, FolderName, HubName, parse
 from .selection import preferred
 
+FIGURES_SUFFIX = ".figures.json"
+"""What was measured of a model: see :mod:`.figures`."""
 BUILD_WAIT_S = 3600.0
 REMOVE_WAIT_S = 5.0
 CHUNK_BYTES = 1 << 20
@@ -107,7 +108,7 @@ class Store:
             there = self._entries_in(self.folder(wanted))
             entries = [entry for entry in there if wanted.type in (None, entry.type)]
             needed = {file.path for entry in there if entry not in entries for file in entry.all_files}
-            leftover_bytes = self._discard_leftovers(wanted)
+            leftover_bytes = self.sweep(wanted)
             if not entries and not leftover_bytes:
                 raise ModelNotFound(f"{name} is not here", hint="run: ingle list")
             freed_bytes = leftover_bytes + sum(self._forget(wanted, entry, from_cache, needed) for entry in entries)
@@ -137,10 +138,6 @@ class Store:
         """Where the manifests and built files of a model are."""
         return self.home / name.key
 
-    def work(self, name: HubName | FolderName) -> Path:
-        """Where the stages of an unfinished build wait."""
-        return self.home / "work" / quote(name.key, safe="@%")
-
     def locked(
         self, name: HubName | FolderName, *, wait_s: float | None = None, progress: Progress = silent
     ) -> AbstractContextManager[None]:
@@ -164,27 +161,27 @@ class Store:
         self.sweep(name)
         return entry
 
-    def sweep(self, name: HubName | FolderName) -> int:
+    def sweep(self, name: HubName | FolderName, *, resumable: bool = True) -> int:
         """Remove what killed processes left: half-written files, and files that no manifest names. The caller holds
-        the lock. Returns the bytes freed."""
+        the lock. ``resumable``: those, too, that can be taken up again. Returns the bytes freed."""
         folder = self.folder(name)
         kept = {file.path for entry in self._entries_in(folder) for file in entry.all_files}
         stray = [path for path in folder.glob("*.gguf") if path not in kept]
-        partial = [path for place in (folder, self.work(name)) for path in place.glob(f".*{PARTIAL_SUFFIX}")]
+        partial = [
+            path
+            for path in folder.glob(f".*{PARTIAL_SUFFIX}")
+            if resumable or not path.name.endswith(RESUMABLE + PARTIAL_SUFFIX)
+        ]
         return sum(_unlink(path) for path in stray + partial)
 
     def _entries_in(self, folder: Path) -> tuple[Entry, ...]:
         entries = []
         for path in sorted(folder.glob("*.json")):
+            if path.name.endswith(FIGURES_SUFFIX):
+                continue
             with contextlib.suppress(FileNotFoundError):  # removed by another process since
                 entries.append(manifest.read(path))
         return tuple(entries)
-
-    def _discard_leftovers(self, name: HubName | FolderName) -> int:
-        work = self.work(name)
-        waiting_bytes = sum(path.stat().st_size for path in work.glob("*"))
-        shutil.rmtree(work, ignore_errors=True)
-        return waiting_bytes + self.sweep(name)
 
     def _forget(self, name: HubName | FolderName, entry: Entry, from_cache: bool, needed: Set[Path]) -> int:
         """Remove what is an entry's alone; ``needed`` are the files of others, which may have one projector with it."""
@@ -192,6 +189,7 @@ class Store:
         ours = self.folder(name)
         cached = [path for path in _cached(entry) if path not in needed] if from_cache else []
         freed_bytes = sum(_unlink_cached(path) for path in cached)
+        (ours / f"{entry.path.name}{FIGURES_SUFFIX}").unlink(missing_ok=True)
         return freed_bytes + sum(_unlink(file.path) for file in entry.all_files if file.path.parent == ours)
 
 

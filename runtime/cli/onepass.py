@@ -1,0 +1,195 @@
+"""A checkpoint quantized in one pass and proven, for ``ingle convert -t`` and ``ingle quantize CHECKPOINT``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...convert.errors import IngleError
+from ...convert.files import projector_beside
+from ...convert.progress import Progress
+from .display import emit_json, human_size, note, progress_bar
+from .importance import Importance
+from .items import note_items
+
+if TYPE_CHECKING:
+    from ...convert import Item
+    from ...convert.vocabulary import Vocabulary
+    from ...quantize import Choices
+    from ...quantize.onepass import OnePass, Plain
+    from ..proof import Proof
+    from ..store.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to make of a checkpoint. dtype, clip: of the conversion; whatever_size: compare logits of a large model,
+    too."""
+
+    type: str
+    choices: Choices
+    dtype: str = "auto"
+    clip: bool = False
+    threads: int | None = None
+    whatever_size: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint that was quantized, and what was found equal between the two."""
+
+    onepass: OnePass
+    proof: Proof
+
+    def as_json(self) -> dict[str, Any]:
+        done = asdict(self.onepass.conversion)
+        for file in (done, done["projector"]):
+            if file is not None:
+                file["path"] = str(file["path"])
+        quantized = asdict(self.onepass.quantized)
+        chosen = ("type", "bits_per_weight", "fallbacks", "unweighted")
+        return {
+            **done,
+            **{key: quantized[key] for key in chosen},
+            "resumed_bytes": self.onepass.resumed_bytes,
+            "proof": dict(self.proof),
+        }
+
+    def __str__(self) -> str:
+        from ..proof import described
+
+        done, vision = self.onepass.quantized, self.onepass.conversion.projector
+        size = f"{human_size(done.size_bytes)} ({done.size_bytes:,} bytes), {done.bits_per_weight:.2f} bits per weight"
+        before = ", before it was quantized" if self.proof.get("prompts") else ""
+        text = f"{done.path}  {done.type}, {size}; proven equal: {described(self.proof)}{before}"
+        return text + (f"\n{vision.path}  {human_size(vision.size_bytes)}, {vision.dtype}; vision" if vision else "")
+
+
+def quantize_checkpoint(text: str, out: Path, order: Order, importance: Importance) -> Made:
+    """Convert, quantize and prove the checkpoint that ``text`` names, with the importance matrix that was asked for.
+
+    Raises: what finding, converting, quantizing and proving raise.
+    """
+    from ..store.arrival import checkpoint_at
+
+    with progress_bar() as progress, checkpoint_at(text, progress) as source:
+        settle = _Settled(source, progress)
+        if importance.collects:
+            with _converted(source, out, settle, order, progress) as model:
+                chosen = importance.added(order.choices, model)
+        else:
+            chosen = importance.added(order.choices, None)
+        return _quantize_and_prove(source, out, replace(order, choices=chosen), settle, progress)
+
+
+def looked_at(folder: Path, order: Order, importance: Importance) -> Item:
+    """The verdict of ``--check`` on a quantization."""
+    from ...convert import Item
+    from ...quantize import onepass
+
+    chosen = importance.added(order.choices, None)
+    try:
+        planned = onepass.preview(folder, order.type, dtype=order.dtype.lower(), choices=chosen)
+    except IngleError as error:
+        return Item("quantization", "fail", error.message, error.hint)
+    size = f"about {human_size(planned.size_bytes)}, {planned.bits_per_weight:.2f} bits per weight"
+    others = f"; {len(planned.fallbacks)} matrices get another type" if planned.fallbacks else ""
+    return Item("quantization", "ok", f"{order.type}: {size}{others}")
+
+
+class _Settled:
+    """The vocabulary of a checkpoint, tried once."""
+
+    def __init__(self, source: Checkpoint, progress: Progress) -> None:
+        self._source, self._progress = source, progress
+        self._vocabulary: Vocabulary | None = None
+
+    def __call__(self, found: Vocabulary) -> Vocabulary:
+        from ..settle import settle
+
+        if self._vocabulary is None:
+            self._vocabulary = settle(self._source.folder, found, self._progress)
+        return self._vocabulary
+
+
+@contextlib.contextmanager
+def _converted(source: Checkpoint, out: Path, settle: _Settled, order: Order, progress: Progress) -> Iterator[Path]:
+    """The model as it is, to be run; beside ``out``, while the block runs."""
+    from ...convert import convert
+
+    model = out.with_name(f".{out.name}.converted")
+    try:
+        convert(
+            source.folder,
+            model,
+            order.dtype.lower(),
+            clip=order.clip,
+            settle=settle,
+            arrive=source.arrive,
+            progress=source.after(progress),
+        )
+        yield model
+    finally:
+        model.unlink(missing_ok=True)
+        projector_beside(model).unlink(missing_ok=True)
+
+
+def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settle: _Settled, progress: Progress) -> Made:
+    from ...quantize import onepass
+    from ..proof import prove
+    from ..store.stages import origin
+
+    proofs: list[Proof] = []
+
+    def check_equal(file: Path, plain: Plain) -> Proof:
+        complete = source.complete()
+        proofs.append(prove(complete, file, progress, whatever_size=order.whatever_size, plain=plain))
+        return proofs[0]
+
+    made = onepass.convert(
+        source.folder,
+        out,
+        order.type,
+        dtype=order.dtype.lower(),
+        choices=order.choices,
+        clip=order.clip,
+        threads=order.threads,
+        settle=settle,
+        prove=check_equal,
+        arrive=source.arrive,
+        identity=source.identity,
+        origin=origin(source),
+        progress=source.after(progress),
+    )
+    return Made(made, proofs[0])
+
+
+def print_made(made: Made, as_json: bool) -> None:
+    """The outcome, and on stderr what was not as asked."""
+    conversion, quantized = made.onepass.conversion, made.onepass.quantized
+    if as_json:
+        emit_json(made.as_json())
+        return
+    note_items(conversion.warnings)
+    if clipped := sum(conversion.clipped.values()):
+        note(f"warn: {clipped:,} values too large for f16 were stored as its largest, 65,504")
+    if made.onepass.resumed_bytes:
+        note(f"{human_size(made.onepass.resumed_bytes)} had been done by a run that was killed")
+    click.echo(str(made))
+    note_outcome(quantized.type, len(quantized.fallbacks), quantized.unweighted)
+
+
+def note_outcome(type_name: str, fallbacks: int, unweighted: Sequence[str]) -> None:
+    """What was not as asked, on stderr."""
+    if fallbacks:
+        note(
+            f"{fallbacks} matrices have rows that do not divide into {type_name}'s blocks and got another type; "
+            "see --json"
+        )
+    if unweighted:
+        note(f"{len(unweighted)} weights are not in the importance matrix and were quantized without; see --json")
