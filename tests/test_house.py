@@ -38,6 +38,7 @@ SERVER_MAY_IMPORT = {
     "engine.stream",
     "chat",
     "chat.toolbox",
+    "tasks.catalogue",
     "tasks.model",
     "tasks.process",
 }
