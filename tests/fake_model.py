@@ -220,7 +220,7 @@ class FakeCatalog:
         self.loads: list[FakeModel] = []
 
     def list(self) -> list[Installed]:
-        return [Installed(name, f"{name}.gguf", 10_000_000, 1_700_000_000) for name in self.names]
+        return [Installed(name, f"{name}.gguf", 10_000_000, 1_700_000_000, type="Q8_0") for name in self.names]
 
     def find(self, name: str) -> Installed:
         for installed in self.list():

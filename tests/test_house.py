@@ -39,6 +39,7 @@ SERVER_MAY_IMPORT = {
     "engine.stream",
     "chat",
     "chat.toolbox",
+    "tasks.catalogue",
     "tasks.model",
     "tasks.process",
 }

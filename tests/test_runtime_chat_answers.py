@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,28 @@ def test_an_answer_is_read_and_every_split_gives_the_same(example: Example) -> N
     assert parts(reading, *example.text) == whole
 
 
+GROWING = [name for name in EXAMPLES if name.startswith(("hermes", "mistral by name", "kimi", "llama", "broken"))]
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_demanded_call_grows_and_every_split_and_every_end_gives_the_same(name: str) -> None:
+    example = EXAMPLES[name]
+    reading = replace(example.reading(), demanded=True)
+    for end in range(len(example.text) + 1):
+        text = example.text[:end]
+        reasoning, content, calls = parts(reading, *text)
+        assert (reasoning, content, calls) == reading.read(text), text
+        reader = reading.reader()
+        told = [piece for letter in text for piece in reader.feed(letter)] + reader.finish()
+        begun = [piece.begun for piece in told if piece.begun]
+        assert begun == [call.name for call in calls][: len(begun)]
+        assert "".join(piece.arguments for piece in told) == "".join(call.arguments for call in calls[: len(begun)])
+    assert [json.loads(call.arguments) for call in calls] == [json.loads(call.arguments) for call in example.calls]
+    assert (reasoning, content) == (example.reasoning, example.content)
+
+
 READINGS = {name: example.reading() for name, example in EXAMPLES.items()}
+READINGS |= {f"{name}, demanded": replace(reading, demanded=True) for name, reading in READINGS.items()}
 SCRAPS = st.sampled_from(
     [text for example in EXAMPLES.values() for text in example.text.replace(">", ">\0").split("\0")]
     + ["</think>", "{", "}", '"', "\n", "[", "]", "<", " ", "<|im_end|>", ">>>all\n", "é", "```"]

@@ -67,6 +67,22 @@ def test_a_stream_adds_up_to_the_whole_message(name: str) -> None:
     assert calls == [(call.name, json.loads(call.arguments)) for call in example.calls]
 
 
+@pytest.mark.parametrize("most", [400, 20])
+def test_a_demanded_call_streams_in_pieces(most: int) -> None:
+    example = EXAMPLES["hermes"]
+    fields: Any = {"model": "fake", "messages": ASK, "tools": TOOLS, "tool_choice": {"type": "any"}, "max_tokens": most}
+    with served(scripted(example.text, example.template)) as server, client(server) as speaker:
+        one = speaker.messages.create(**fields)
+        with speaker.messages.stream(**fields) as stream:
+            pieces = [event.partial_json for event in stream if event.type == "input_json"]
+            other = stream.get_final_message()
+    assert len(pieces) > 2
+    assert blocks(one) == blocks(other)
+    assert one.stop_reason == other.stop_reason == ("tool_use" if most == 400 else "max_tokens")
+    inputs = [block.input for block in one.content if block.type == "tool_use"]
+    assert inputs[1:] == ([json.loads(ROME.arguments)] if most == 400 else [])
+
+
 def test_a_session_of_three_turns_and_two_tools() -> None:
     """What a coding agent does: calls, results, more calls, an answer."""
     example = EXAMPLES["hermes that reasons"]

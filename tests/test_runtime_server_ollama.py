@@ -206,6 +206,8 @@ def real(bard_gguf: Mapping[str, Path]) -> Iterator[ollama.Client]:
 def test_a_real_model_chats_shows_itself_and_keeps_to_a_schema(real: ollama.Client) -> None:
     assert real.chat("bard-f32", ASK, options={"num_predict": 8, "temperature": 0}).eval_count == 8
     shown = real.show("bard-f32")
+    assert shown.details is not None and shown.details.quantization_level == "F32"
+    assert real.list().models[0].details.quantization_level == "F32"  # type: ignore[union-attr]
     assert shown.modelinfo is not None and shown.modelinfo["general.architecture"] == "llama"
     assert shown.template and "completion" in (shown.capabilities or ())
     schema = {

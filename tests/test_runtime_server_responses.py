@@ -54,6 +54,22 @@ def test_a_stream_adds_up_to_the_whole_response(name: str) -> None:
     assert whole.usage.output_tokens == other.usage.output_tokens > 0
 
 
+@pytest.mark.parametrize("most", [None, 20])
+def test_a_demanded_call_streams_in_pieces(most: int | None) -> None:
+    example = EXAMPLES["hermes"]
+    fields: Any = {"model": "fake", "input": "hi", "tools": TOOLS, "tool_choice": "required", "max_output_tokens": most}
+    with served(scripted(example.text, example.template)) as server, server.client() as client:
+        whole = client.responses.create(**fields)
+        events = list(client.responses.create(stream=True, **fields))
+    pieces = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert len(pieces) > 2
+    assert items(whole) == items(events[-1].response)
+    assert whole.status == events[-1].response.status == ("incomplete" if most else "completed")
+    calls = [item for item in whole.output if item.type == "function_call"]
+    assert "".join(pieces) == "".join(call.arguments for call in calls)
+    assert [call.status for call in calls] == (["incomplete"] if most else ["completed", "completed"])
+
+
 def test_a_session_of_three_turns_and_two_tools() -> None:
     """What a coding agent does, the conversation carried by itself and then by the server."""
     example = EXAMPLES["hermes that reasons"]
@@ -180,6 +196,8 @@ def test_what_changes_nothing_is_reported() -> None:
     }
     with served(scripted("x")) as server:
         answered = server.ask("POST", "/v1/responses", body)
+        spaces = server.ask("POST", "/v1/responses", {"model": "fake", "input": "hi", " ": 1, "include": [""]})
+    assert spaces.headers["x-ingle-ignored"] == r"\x20,\x20include:\x20"  # no header ends in a space
     assert answered.headers["x-ingle-ignored"] == "odd, include: reasoning.encrypted_content, text.verbosity"
 
 

@@ -26,7 +26,7 @@ from served import Served, served
 
 KEY = "s3cret-ключ"
 OPEN = {("GET", path) for path in ("/health", "/", "/page/{file}")}
-ROUTES = {(route.method, route.path) for route in surface.ROUTES}
+ROUTES = {(route.method, path) for route in surface.ROUTES for path in (route.path, *route.also)}
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,7 @@ def test_embedding_as_tei(server: Served) -> None:
     [
         ("/v1/tasks/fill-mask", {"model": "labels", "input": "x"}, "it can do text-classification, zero-shot-"),
         ("/v1/tasks/fly", {"model": "labels", "input": "x"}, "there is no task 'fly'"),
+        ("/v1/tasks/fly", {"model": "fake", "input": "x"}, "there is no task 'fly'"),
         ("/v1/tasks/summarization", {"model": "labels", "input": "x"}, "cannot do summarization: it reads texts"),
         ("/v1/tasks/fill-mask", {"model": "t5", "input": "x"}, "it can do text2text-generation"),
         ("/v1/tasks/fill-mask", {"model": "masks", "input": "x"}, "there is no <mask> in 'x'"),

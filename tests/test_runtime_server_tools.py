@@ -69,6 +69,23 @@ def test_a_stream_adds_up_to_the_whole_message(name: str) -> None:
     assert message["finish_reason"] == ("tool_calls" if example.calls else "stop")
 
 
+@pytest.mark.parametrize("most", [None, 10])
+def test_arguments_of_a_demanded_call_stream_in_pieces(most: int | None) -> None:
+    """A grammar makes them whole, unless they are cut off."""
+    example = EXAMPLES["hermes"]
+    fields: Any = {"model": "fake", "messages": ASK, "tools": TOOLS, "tool_choice": "required", "max_tokens": most}
+    with served(scripted(example.text, example.template, 6)) as server, server.client() as client:
+        message = whole(client, **fields)
+        assert streamed(client, **fields) == message | {"content": message["content"] or None}
+        chunks = [choice for chunk in client.chat.completions.create(stream=True, **fields) for choice in chunk.choices]
+    pieces = [call.function.arguments for choice in chunks for call in choice.delta.tool_calls or () if call.index == 0]
+    assert len(pieces) > (1 if most else 4) and "".join(pieces) == message["tool_calls"][0]["arguments"]
+    assert message["finish_reason"] == ("length" if most else "tool_calls")
+    assert [call["name"] for call in message["tool_calls"]] == ["get_weather"] + ([] if most else ["find_it"])
+    if most is None:
+        assert json.loads(message["tool_calls"][0]["arguments"]) == json.loads(PARIS.arguments)
+
+
 def test_text_streams_while_tools_are_there() -> None:
     with served(scripted("one two three", HERMES, 4)) as server, server.client() as client:
         stream = client.chat.completions.create(model="fake", messages=ASK, tools=TOOLS, stream=True)  # type: ignore[call-overload]

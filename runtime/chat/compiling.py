@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...convert.errors import BadRequest
 from .output import Output, json_rule, slashed
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 MOST_BYTES = 256 << 10
 MOST_GRAMMAR_BYTES = 64 << 10
@@ -43,6 +47,8 @@ def check_schema(schema: Any, param: str) -> None:
         raise BadRequest(f"{param} is a schema of more than {MOST_BYTES >> 10} KiB", param=param)
     message = _fault(schema)
     if not message:
+        if message := _dead_end(f"start: {json_rule(schema)}"):
+            raise BadRequest(f"{param} cannot be kept by any answer: {message}", param=param)
         return
     pointer, keyword, message = _place(schema, message)
     where = f"{pointer or '/'}" + (f", keyword {keyword!r}" if keyword else "")
@@ -65,6 +71,8 @@ def _check(lark: str, param: str, size: int) -> None:
         raise BadRequest(f"{param} has more than {MOST_GRAMMAR_BYTES >> 10} KiB", param=param)
     if message := _complaint(lark):
         raise BadRequest(f"{param} cannot be compiled: {message}", param=param)
+    if message := _dead_end(lark):
+        raise BadRequest(f"{param} cannot be kept by any answer: {message}", param=param)
 
 
 def _complaint(lark: str) -> str:
@@ -72,6 +80,32 @@ def _complaint(lark: str) -> str:
 
     wrong, messages = LLMatcher.validate_grammar_with_warnings(lark)
     return " ".join(messages[0].split())[:300] if wrong else ""
+
+
+def _dead_end(lark: str) -> str:
+    """Why no answer can begin: a rule that is nothing but itself compiles, too."""
+    from llguidance import LLMatcher
+
+    matcher = LLMatcher(_bytes(), lark, log_level=0)
+    matcher.compute_bitmask()
+    return " ".join(matcher.get_error().split("<state>")[0].split())[:300] if matcher.is_error() else ""
+
+
+@functools.cache
+def _bytes() -> LLTokenizer:
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=len(_Bytes.tokens))
+
+
+class _Bytes:
+    """A vocabulary of the 256 bytes and an end: whatever can be said can be said in it."""
+
+    tokens = (*(bytes([byte]) for byte in range(256)), b"\xff<end>")
+    eos_token_id, bos_token_id, special_token_ids = 256, None, (256,)
+
+    def __call__(self, text: Any) -> list[int]:
+        return list(text if isinstance(text, bytes) else str(text).encode())
 
 
 def _fault(schema: Any) -> str:

@@ -122,7 +122,7 @@ class Conversation:
         extra = families.variables(self.template(with_tools=bool(offered)).source, defused[1])
         rendered = self.render(defused[0], tools=defused[1], **(extra | variables))
         text, cuts = cut(rendered, mark)
-        reading = _reading(form, text, offered, parallel_tool_calls)
+        reading = _reading(form, text, offered, parallel_tool_calls, bool(wanted))
         grammar = ""
         if wanted or output is not None:
             writer = AnswerGrammar(form, self._control_tokens, reading.reasons, reading.begun)
@@ -169,13 +169,13 @@ class Conversation:
         )
 
 
-def _reading(form: AnswerFormat, prompt: str, tools: Mapping[str, Any], several: bool) -> Reading:
+def _reading(form: AnswerFormat, prompt: str, tools: Mapping[str, Any], several: bool, demanded: bool) -> Reading:
     """How to read what follows ``prompt``: it may have opened the reasoning, or begun a call."""
     end = prompt.rstrip()
     opening = form.reasoning[0].strip()
     marks = (form.tools.call[0].strip(),) if form.tools and form.tools.kind == "named" else ()
     begun = next((mark for mark in marks if mark and end.endswith(mark)), "")
-    return Reading(form, bool(opening) and end.endswith(opening), begun, tools, several)
+    return Reading(form, bool(opening) and end.endswith(opening), begun, tools, several, demanded)
 
 
 def special_tokens(metadata: Mapping[str, Value]) -> dict[str, str]:

@@ -29,11 +29,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Something new of an answer: one of the three."""
+    """Something new of an answer: one of these. ``begun`` is the name of a call and ``arguments`` a part of its
+    arguments, of which ``call`` will be the whole; some calls come without."""
 
     content: str = ""
     reasoning: str = ""
     call: Call | None = None
+    begun: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)

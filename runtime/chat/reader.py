@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from .calls import parse
 from .formats import PLAIN, AnswerFormat, Call, Piece
+from .growing import GrowingObject, begun, grows
 from .literal import Match, Verdict, begins, match, space
 
 ENDS = re.compile(r"[}\])>]")
@@ -31,6 +32,7 @@ class Reading:
     form: of the template. reasons: the prompt ends inside the reasoning. begun: what the prompt has already written of
     the answer's markers. tools: the functions that may be called, by name, with the schemas of their arguments; empty
     where calls are not looked for. several: more than one call may be made; else what follows the first is content.
+    demanded: a grammar sees to it that calls are whole unless the answer is cut off: they are given on as they grow.
     """
 
     form: AnswerFormat = PLAIN
@@ -38,6 +40,7 @@ class Reading:
     begun: str = ""
     tools: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     several: bool = True
+    demanded: bool = False
 
     def reader(self) -> AnswerReader:
         """A reader for one answer."""
@@ -68,6 +71,8 @@ class Reader:
         self._tools = form.tools if reading.tools else None
         self._schemas = reading.tools
         self._several = reading.several
+        self._grows = reading.demanded and self._tools is not None and grows(self._tools)
+        self._name, self._object = "", GrowingObject()
         self._reasoning = form.reasoning[1].strip()
         self._wrapping = [text.strip() for text in form.content if text.strip()]
         self._marks = sorted({*self._wrapping, *(self._tools.openings if self._tools else ())}, key=len, reverse=True)
@@ -90,13 +95,15 @@ class Reader:
         keep = self._opened if self._state == self._call else self._at
         self._text = self._text[keep:] + text
         self._at, self._opened = self._at - keep, 0
-        if self._state == self._call and not ENDS.search(text):
+        if self._state == self._call and not self._grows and not ENDS.search(text):
             return []  # what could make the call whole has not come
         return self._run()
 
     def finish(self) -> list[Piece]:
         self._whole = True
         pieces = self._run()
+        if self._state == self._in_arguments:  # the answer was cut off
+            pieces.append(Piece(call=Call(self._name, self._object.text)))
         if self._spaces and not self._skips_spaces and self._state != self._in_reasoning:
             pieces.append(Piece(content=self._spaces))
         return pieces
@@ -177,6 +184,12 @@ class Reader:
         """Behind the opening of calls, which stands at ``_opened``."""
         if self._tools is None:
             raise AssertionError("calls are not looked for")
+        found = begun(self._tools, self._text, self._at) if self._grows else None
+        if found is not None and found[0] in self._schemas:
+            self._name, self._at = found
+            self._object, self._state = GrowingObject(), self._in_arguments
+            self._pieces.append(Piece(begun=self._name))
+            return True
         parsed = parse(self._tools, self._text, self._at, self._schemas, whole=self._whole)
         if parsed is Verdict.PARTIAL and not self._whole:
             return False
@@ -185,6 +198,27 @@ class Reader:
             return True
         calls, self._at = parsed
         self._pieces += [Piece(call=call) for call in calls]
+        self._spaces, self._skips_spaces, self._state = "", True, self._behind_call
+        return True
+
+    def _in_arguments(self) -> bool:
+        """Inside the arguments of a call that a grammar makes whole."""
+        before = len(self._object.text)
+        self._at = self._object.feed(self._text, self._at)
+        if text := self._object.text[before:]:
+            self._pieces.append(Piece(arguments=text))
+        if self._object.whole:
+            self._pieces.append(Piece(call=Call(self._name, self._object.text)))
+            self._state = self._behind_arguments
+        return self._object.whole
+
+    def _behind_arguments(self) -> bool:
+        """The end of the object that the arguments stand in."""
+        if self._tools is not None and self._tools.kind == "json":
+            self._at = space(self._text, self._at)
+            if self._at == len(self._text):
+                return False
+            self._at += self._text.startswith("}", self._at)
         self._spaces, self._skips_spaces, self._state = "", True, self._behind_call
         return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from ..chat.toolbox import checked
 from ..request import Delta, ModelInfo, Sampling, Usage
 from . import pictures
 from .asking import Asking
-from .chat import Chat, Opening, Spoken, effort_variables, thinking_variables
+from .chat import Chat, Opening, Spoken, effort_variables, object_of, thinking_variables
 from .chat import Part as SpokenPart
 from .errors import UnsupportedParameter, anthropic_payload, shown
 from .openai_fields import MOST_STOPS, Unit, UnitNotZero
@@ -277,8 +276,10 @@ class MessagesWriter:
         for part in self._spoken.all(deltas[0]):
             kind, text = ("thinking", part.reasoning) if part.reasoning else ("text", part.content)
             if part.made is not None:
-                arguments = json.loads(part.made.call.arguments)
+                arguments = object_of(part.made.call.arguments)
                 blocks.append({"type": "tool_use", "id": part.made.id, "name": part.made.call.name, "input": arguments})
+            elif not text:
+                continue
             elif blocks and blocks[-1]["type"] == kind:
                 blocks[-1][kind] += text
             else:
@@ -290,11 +291,12 @@ class MessagesWriter:
             yield from self._text("thinking", {"type": "thinking_delta", "thinking": part.reasoning})
         if part.content:
             yield from self._text("text", {"type": "text_delta", "text": part.content})
-        if part.made is not None:
-            made = part.made
-            block = {"type": "tool_use", "id": made.id, "name": made.call.name, "input": {}}
+        if (begun := part.begun or part.made) is not None and not (part.made and part.made.told):
+            block = {"type": "tool_use", "id": begun.id, "name": begun.call.name, "input": {}}
             yield from self._open("tool_use", block)
-            yield self._delta({"type": "input_json_delta", "partial_json": made.call.arguments})
+        if arguments := part.arguments or (part.made.call.arguments if part.made and not part.made.told else ""):
+            yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+        if part.made is not None:
             yield from self._close()
 
     def _text(self, kind: str, delta: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from ...convert.errors import BadName, BadRequest, ModelNotFound
+from ...convert.errors import BadGGUF, BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
 from ..options import AdapterFile, LoadOptions
-from ..store.build import obtain
+from ..store.build import obtain, type_of_file
 from ..store.manifest import Entry
 from ..store.names import HubName, parse
 from ..store.store import Store
@@ -188,12 +188,15 @@ def _called(text: str, entry: Entry) -> Installed:
     """A model of the hub keeps its name; a folder or a file is called by its last part."""
     if isinstance(parse(text), HubName):
         return _installed(entry, entry.name)
-    return _installed(entry, Path(text).expanduser().resolve().name.removesuffix(".gguf"))
+    installed = _installed(entry, Path(text).expanduser().resolve().name.removesuffix(".gguf"))
+    with contextlib.suppress(BadGGUF):  # which the loader says better
+        installed = replace(installed, type=entry.type or type_of_file(entry.path))
+    return installed
 
 
 def _installed(entry: Entry, name: str) -> Installed:
     mmproj = str(entry.projector.path) if entry.projector else None
-    return Installed(name, str(entry.path), entry.size_bytes, _created(entry), mmproj=mmproj)
+    return Installed(name, str(entry.path), entry.size_bytes, _created(entry), mmproj=mmproj, type=entry.type)
 
 
 def _created(entry: Entry) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from ..chat import AnswerReader, Call, Output, Piece, Reading
 from ..engine.stream import Stream
@@ -15,6 +18,7 @@ from ..request import Delta, ModelInfo, Priority, Sampling
 from .errors import UnsupportedParameter
 from .pool import Servable
 
+OBJECT = TypeAdapter(dict[str, Any])
 ID_LETTERS = string.ascii_letters + string.digits
 ID_LENGTH = 9
 """Mistral's templates take ids of nine letters and digits, and no other; nobody else minds."""
@@ -86,20 +90,25 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class MadeCall:
-    """A tool call with its id and its place among the calls of its choice."""
+    """A tool call with its id and its place among the calls of its choice. told: whether it has been given on piece by
+    piece."""
 
     id: str
     index: int
     call: Call
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something new of a choice: a piece of text, or a call. One of the three."""
+    """Something new of a choice: a piece of text, or a call; one of these. ``begun`` is a call without its arguments,
+    ``arguments`` a piece of them; ``made`` is the call as a whole, which comes behind these where they come."""
 
     content: str = ""
     reasoning: str = ""
     made: MadeCall | None = None
+    begun: MadeCall | None = None
+    arguments: str = ""
 
 
 class Spoken:
@@ -109,6 +118,8 @@ class Spoken:
         self._reader: AnswerReader = reading.reader()
         self.num_calls = 0
         self.reasoning_tokens = 0
+        self._begun: MadeCall | None = None
+        self._cut = False
 
     def of(self, delta: Delta) -> Iterator[Part]:
         """What a delta brings; the last one brings all that was held back."""
@@ -125,13 +136,35 @@ class Spoken:
 
     def finish_reason(self, delta: Delta) -> str | None:
         """How the choice ended: with calls, if it made some and was not cut off."""
-        return "tool_calls" if delta.finish_reason == "stop" and self.num_calls else delta.finish_reason
+        called = self.num_calls and not self._cut
+        return "tool_calls" if delta.finish_reason == "stop" and called else delta.finish_reason
 
     def _part(self, piece: Piece) -> Part:
+        if piece.begun:
+            self.num_calls += 1
+            self._begun = MadeCall(call_id(), self.num_calls - 1, Call(piece.begun, ""), told=True)
+            return Part(begun=self._begun)
         if piece.call is None:
-            return Part(piece.content, piece.reasoning)
+            return Part(piece.content, piece.reasoning, arguments=piece.arguments)
+        if (begun := self._begun) is not None:
+            self._begun = None
+            self._cut = not whole(piece.call.arguments)
+            return Part(made=replace(begun, call=piece.call))
         self.num_calls += 1
         return Part(made=MadeCall(call_id(), self.num_calls - 1, piece.call))
+
+
+def whole(arguments: str) -> bool:
+    """Whether the arguments of a call are, or were cut off."""
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return False
+
+
+def object_of(arguments: str) -> dict[str, Any]:
+    """The arguments of a call as an object: of those that were cut off, as much as there is."""
+    return OBJECT.validate_json(arguments or "{}", experimental_allow_partial=True)
 
 
 def call_id() -> str:

@@ -8,7 +8,9 @@ BadRequest
 ├── NoSuchRoute            404
 ├── NoSuchMethod           405
 ├── TooSlow                the body did not arrive in time      408
-└── BodyTooLarge           413
+├── BodyTooLarge           413
+├── AddressTooLong         414
+└── HeadersTooLarge        431
 EngineError
 └── Overloaded             too many connections, or draining    503 + Retry-After
 """
@@ -76,6 +78,16 @@ class TooSlow(BadRequest):
 class BodyTooLarge(BadRequest):
     code = "request_too_large"
     status = 413
+
+
+class AddressTooLong(BadRequest):
+    code = "uri_too_long"
+    status = 414
+
+
+class HeadersTooLarge(BadRequest):
+    code = "headers_too_large"
+    status = 431
 
 
 class Overloaded(EngineError):

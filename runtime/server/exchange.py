@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -172,6 +172,7 @@ async def _whole(answer: Answer, asked: Asked, writer: Writer, watch: Watch) -> 
     return writer.whole(deltas, answer.usage)
 
 
-def printable(names: list[str]) -> str:
-    """Field names as one line of ASCII, of bounded length: for a header and for the log."""
-    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000]
+def printable(names: Sequence[str]) -> str:
+    """Field names as one line of ASCII, of bounded length: for a header, which no space may end, and for the log."""
+    text = ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000]
+    return text if text == text.strip() else text.replace(" ", "\\x20")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
@@ -14,7 +13,7 @@ from ..chat.toolbox import checked
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from . import pictures
-from .chat import Chat, Opening, Part, Spoken, calls_of, content_of, reasoning_of
+from .chat import Chat, Opening, Part, Spoken, calls_of, content_of, object_of, reasoning_of
 from .ollama_fields import OllamaAsking, figures, now, reason_of
 from .openai_shapes import chat_logprobs
 from .pool import Servable
@@ -161,7 +160,7 @@ class ChatWriter:
         self._reason = "stop"
 
     def chunks(self, prompt: int, delta: Delta) -> Iterator[dict[str, Any]]:
-        parts = list(self._spoken.of(delta))
+        parts = [part for part in self._spoken.of(delta) if part.begun is None and not part.arguments]
         if parts or delta.logprobs:
             yield self._line(parts, [delta]) | {"done": False}
         if delta.finish_reason is not None:
@@ -191,7 +190,7 @@ class ChatWriter:
                     "function": {
                         "index": made.index,
                         "name": made.call.name,
-                        "arguments": _object(made.call.arguments),
+                        "arguments": object_of(made.call.arguments),
                     },
                 }
                 for made in calls
@@ -205,7 +204,3 @@ class GenerateWriter(ChatWriter):
     def _said(self, parts: list[Part]) -> dict[str, Any]:
         reasoning = reasoning_of(parts)
         return {"response": content_of(parts)} | ({"thinking": reasoning} if reasoning else {})
-
-
-def _object(arguments: str) -> Any:
-    return json.loads(arguments)

@@ -64,10 +64,10 @@ def _entry(model: Installed, servable: Servable | None) -> dict[str, Any]:
     written = datetime.fromtimestamp(model.created, UTC).isoformat()
     digest = hashlib.sha256(f"{model.name} {model.size_bytes} {model.created}".encode()).hexdigest()
     head = {"name": model.name, "model": model.name, "modified_at": written, "size": model.size_bytes, "digest": digest}
-    return head | {"details": _details(model.name, servable)}
+    return head | {"details": _details(model.type, servable)}
 
 
-def _details(name: str, servable: Servable | None) -> dict[str, Any]:
+def _details(kind: str, servable: Servable | None) -> dict[str, Any]:
     family = servable.info.architecture if servable else ""
     parameters = servable.info.parameters if servable else 0
     return {
@@ -76,7 +76,7 @@ def _details(name: str, servable: Servable | None) -> dict[str, Any]:
         "family": family,
         "families": [family] if family else [],
         "parameter_size": _short(parameters) if parameters else "",
-        "quantization_level": name.rpartition(":")[2] if ":" in name else "",
+        "quantization_level": kind,
     }
 
 
@@ -89,10 +89,12 @@ def _short(count: int) -> str:
 
 def show(installed: Installed) -> dict[str, Any]:
     """What the file says of itself. Blocks; loads nothing."""
+    from ..tasks.model import is_for_tasks
+
     file = gguf.read(Path(installed.target))
     templates = chat_template.from_metadata(file.metadata)
     architecture = str(file.metadata.get("general.architecture", ""))
-    details = _details(installed.name, None) | {"family": architecture, "families": [architecture]}
+    details = _details(installed.type, None) | {"family": architecture, "families": [architecture]}
     parameters = sum(_size(info.shape) for info in file.tensors.values())
     return {
         "modelfile": f"FROM {installed.name}",
@@ -101,12 +103,12 @@ def show(installed: Installed) -> dict[str, Any]:
         "license": str(file.metadata.get("general.license", "")),
         "details": details | {"parameter_size": _short(parameters)},
         "model_info": {**_plain(file.metadata), "general.parameter_count": parameters},
-        "capabilities": _capabilities(templates) + (["vision"] if installed.mmproj else []),
+        "capabilities": ["embedding"] if is_for_tasks(Path(installed.target)) else _capabilities(templates, installed),
         "modified_at": datetime.fromtimestamp(installed.created, UTC).isoformat(),
     }
 
 
-def _capabilities(templates: Mapping[str, str]) -> list[str]:
+def _capabilities(templates: Mapping[str, str], installed: Installed) -> list[str]:
     from ..chat import Conversation
 
     found = ["completion"]
@@ -114,7 +116,7 @@ def _capabilities(templates: Mapping[str, str]) -> list[str]:
         form = Conversation(templates, {}).answer_format()
         found += ["tools"] if form.shows_tools else []
         found += ["thinking"] if form.reasoning[1] else []
-    return found
+    return found + (["vision"] if installed.mmproj else [])
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,6 +25,11 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
     """Add them to ``app``. ``admin``: clients may fetch and delete models."""
     pool = exchange.pool
 
+    def _named(body: Mapping[str, Any]) -> NameRequest:
+        asked = NameRequest.parse(body)
+        asked.ignored(exchange.strict)
+        return asked
+
     @app.get("/api/version")
     async def api_version() -> Response:
         return JSONResponse(version())
@@ -38,8 +44,8 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
 
     @app.post("/api/show")
     async def api_show(request: Request) -> Response:
-        installed = await pool.find(NameRequest.parse(await read_json(request)).model)
-        return JSONResponse(await asyncio.to_thread(show, installed))
+        asked = _named(await read_json(request))
+        return JSONResponse(await asyncio.to_thread(show, await pool.find(asked.model)))
 
     @app.post("/api/chat")
     async def api_chat(request: Request) -> Response:
@@ -65,7 +71,7 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
 
     @app.post("/api/pull")
     async def api_pull(request: Request) -> Response:
-        asked = NameRequest.parse(await read_json(request))
+        asked = _named(await read_json(request))
         allow(admin)
         events = pulled(pool.catalog, asked.model)
         if asked.stream is False:
@@ -74,7 +80,7 @@ def ollama_routes(app: FastAPI, exchange: Exchange, tasking: Tasking, *, admin: 
 
     @app.delete("/api/delete")
     async def api_delete(request: Request) -> Response:
-        asked = NameRequest.parse(await read_json(request))
+        asked = _named(await read_json(request))
         allow(admin)
         await pool.forget(asked.model)
         return PlainTextResponse("")

@@ -250,7 +250,7 @@ class ChatWriter:
             spoken = self._spoken[delta.index] = Spoken(self._reading)
             nothing = None if self._reading.tools else ""
             yield self._chunk(delta.index, {"role": "assistant", "content": nothing}, {"finish_reason": None})
-        deltas = [piece for part in spoken.of(delta) for piece in _pieces(part)]
+        deltas = [piece for part in spoken.of(delta) for piece in _pieces(part, spoken.num_calls - 1)]
         rest = {"finish_reason": None} | self._logprobs_of((delta,))
         for piece in deltas or ([{}] if delta.logprobs else []):
             yield self._chunk(delta.index, piece, rest)
@@ -291,13 +291,18 @@ class ChatWriter:
         return {"logprobs": chat_logprobs(token for piece in pieces for token in piece.logprobs)}
 
 
-def _pieces(part: SpokenPart) -> Iterator[dict[str, Any]]:
-    """A call comes in two pieces: its name, then its arguments."""
+def _pieces(part: SpokenPart, last: int) -> Iterator[dict[str, Any]]:
+    """A call comes in pieces: its name, then its arguments, as they grow or at once. ``last``: the index of the last
+    call."""
     if part.reasoning:
         yield {"reasoning_content": part.reasoning}
     if part.content:
         yield {"content": part.content}
-    if part.made is not None:
+    if part.begun is not None:
+        yield {"tool_calls": [{"index": part.begun.index, **_call(part.begun)}]}
+    if part.arguments:
+        yield {"tool_calls": [{"index": last, "function": {"arguments": part.arguments}}]}
+    if part.made is not None and not part.made.told:
         begun = _call(part.made)
         begun["function"]["arguments"] = ""
         yield {"tool_calls": [{"index": part.made.index, **begun}]}

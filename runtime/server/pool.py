@@ -81,6 +81,7 @@ class Installed:
     mmproj: the projector of a vision model, where the loader would not find it by itself.
     alias_of: the name of the model that it is another name of; empty for a model itself.
     keep_alive_s: how long it stays in memory when idle, unless a request says otherwise; None for as the server has it.
+    type: of its weights, as quantizations are called.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Installed:
     mmproj: str | None = None
     keep_alive_s: float | None = None
     alias_of: str = ""
+    type: str = ""
 
     @property
     def place(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..request import Delta, Usage
-from .chat import MadeCall, Opening, Spoken
+from .chat import MadeCall, Opening, Spoken, whole
 from .chat import Part as SpokenPart
 from .openai_shapes import chat_logprobs
 from .responses_store import ResponsesStore
@@ -25,6 +25,7 @@ class ResponsesWriter:
         self._spoken = Spoken(opening.reading)
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
+        self._function: dict[str, Any] = {}
         self._number = 0
         self._reason = "stop"
 
@@ -78,6 +79,10 @@ class ResponsesWriter:
         if part.content:
             yield from self._opened("message")
             yield from self._grown("response.output_text.delta", part.content, logprobs=logprobs)
+        if part.begun is not None:
+            yield from self._begin(part.begun)
+        if part.arguments:
+            yield self._event("response.function_call_arguments.delta", delta=part.arguments, **self._place())
         if part.made is not None:
             yield from self._call(part.made)
 
@@ -121,17 +126,26 @@ class ResponsesWriter:
         self._output.append(item)
         self._open = None
 
-    def _call(self, made: MadeCall) -> Iterator[dict[str, Any]]:
+    def _begin(self, made: MadeCall) -> Iterator[dict[str, Any]]:
         yield from self._close()
-        index, name, arguments = len(self._output), made.call.name, made.call.arguments
-        item = {"id": f"fc_{uuid.uuid4().hex}", "type": "function_call", "call_id": made.id, "name": name}
-        begun = item | {"arguments": "", "status": "in_progress"}
-        done = item | {"arguments": arguments, "status": "completed"}
-        place = {"item_id": item["id"], "output_index": index}
-        yield self._event("response.output_item.added", output_index=index, item=begun)
-        yield self._event("response.function_call_arguments.delta", delta=arguments, **place)
-        yield self._event("response.function_call_arguments.done", arguments=arguments, name=name, **place)
-        yield self._event("response.output_item.done", output_index=index, item=done)
+        self._function = {"id": f"fc_{uuid.uuid4().hex}", "type": "function_call", "call_id": made.id}
+        self._function |= {"name": made.call.name, "arguments": "", "status": "in_progress"}
+        yield self._event("response.output_item.added", output_index=len(self._output), item=dict(self._function))
+
+    def _place(self) -> dict[str, Any]:
+        """Of the function that is being called."""
+        return {"item_id": self._function["id"], "output_index": len(self._output)}
+
+    def _call(self, made: MadeCall) -> Iterator[dict[str, Any]]:
+        arguments = made.call.arguments
+        if not made.told:
+            yield from self._begin(made)
+            yield self._event("response.function_call_arguments.delta", delta=arguments, **self._place())
+        done = self._function | {"arguments": arguments, "status": "completed" if whole(arguments) else "incomplete"}
+        yield self._event(
+            "response.function_call_arguments.done", arguments=arguments, name=made.call.name, **self._place()
+        )
+        yield self._event("response.output_item.done", output_index=len(self._output), item=done)
         self._output.append(done)
 
     def _at(self, kind: str, **fields: Any) -> dict[str, Any]:

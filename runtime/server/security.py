@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...convert.errors import IngleError
 from .errors import Forbidden, InvalidKey, response
+from .head import check_head
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN_PATHS = frozenset({"/health", "/"})
@@ -62,6 +63,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            check_head(scope)
             self.rules.check(scope)
         except IngleError as error:
             await response(error, scope["path"])(scope, receive, send)

@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 from ...convert.errors import BadRequest, UnsupportedModel
 from .body import read_json
 from .errors import shown
+from .exchange import IGNORED_HEADER, printable
 from .keeping import Kept, of_header
 from .pool import Pool
 from .sse import ClientLeft, Gone, attended
 
 MOST_INPUTS = 2048
-IGNORED_HEADER = "X-Ingle-Ignored"
 
 
 class Running(Protocol):
@@ -63,6 +63,14 @@ class Body(Kept):
         """What is asked of the model."""
 
 
+def _known(task: str) -> None:
+    """Raise :class:`BadRequest` unless there is such a task."""
+    from ..tasks.catalogue import TASKS
+
+    if task not in TASKS:
+        raise BadRequest(f"there is no task {task[:100]!r}", hint=f"there are {', '.join(TASKS)}", param="task")
+
+
 def texts_of(value: Any) -> list[str]:
     """What an embedding route takes as its input. Raises ValueError for anything but a text or several."""
     texts = [value] if isinstance(value, str) else value
@@ -83,7 +91,7 @@ class Tasking:
         try:
             header = of_header(request)
             asked = await asyncio.to_thread(self._asked, kind, {**await read_json(request), **values}, header)
-            request.state.ignored = ", ".join(name.encode("unicode_escape").decode() for name in asked.ignored)[:1000]
+            request.state.ignored = printable(asked.ignored)
             body = await attended(request.receive, self._answer(asked))
         except (ClientLeft, ClientDisconnect):
             return Gone()
@@ -102,6 +110,7 @@ class Tasking:
         lease = await self.pool.lease(asked.model, asked.keep_alive_s)
         try:
             if not isinstance(lease.model, Tasker):
+                _known(asked.task)
                 raise UnsupportedModel(
                     f"{lease.name} cannot do {asked.task}: it continues texts",
                     hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",

@@ -112,14 +112,12 @@ def _in_place(
     name: HubName, repository: Repository, found: Sequence[Variant], workshop: Workshop, library: Library
 ) -> Entry:
     """Use a GGUF of the repository where the Hugging Face cache has it."""
-    from ...convert import gguf
-
     variant, reason = choose(found, name.type, repository.id)
     side = projector(repository)
     wanted = variant.files if side is None else (*variant.files, side)
     paths = library.download(repository, wanted, workshop.progress)
     library.cache.remember(repository, name.revision)
-    label = name.type or variant.label or _type_of_file(gguf.read(paths[0]).metadata.get("general.file_type"))
+    label = name.type or variant.label or type_of_file(paths[0])
     kept = [_kept(path, file, workshop) for path, file in zip(paths, wanted, strict=True)]
     files, vision = tuple(kept[: len(variant.files)]), (kept[-1] if side else None)
     source = Source("hub", repository.id, repository.commit)
@@ -201,7 +199,10 @@ def _device(folder: Path) -> int:
     return next(path for path in (folder, *folder.parents) if path.exists()).stat().st_dev
 
 
-def _type_of_file(file_type: object) -> str:
+def type_of_file(path: Path) -> str:
+    """What a GGUF says of the type of its weights; ``GGUF`` where that is none we know."""
+    from ...convert import gguf
     from ...quantize.types import TYPES
 
+    file_type = gguf.read(path).metadata.get("general.file_type")
     return next((kind.name for kind in TYPES.values() if kind.native_id == file_type), "GGUF")
