@@ -97,7 +97,8 @@ class Scheduler:
 
     def _step_of(self, active: list[Sequence]) -> list[Row]:
         for group in self._turns.order(sequence.group for sequence in active):
-            if rows := self._rows([sequence for sequence in active if sequence.group == group]):
+            members = [sequence for sequence in active if sequence.group == group and sequence.slot >= 0]
+            if rows := self._rows(members):
                 self._turns.take(group)
                 return rows
         return []
@@ -113,6 +114,7 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
+        running = [sequence for sequence in running if sequence.slot >= 0]  # one of them may just have made room
         unread = sum(sequence.pending for sequence in running if not sequence.decoding)
         self._free(len(rows) + min(self.limits.rows, unread))
         most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
