@@ -100,6 +100,9 @@ class Scheduler:
             members = [sequence for sequence in active if sequence.group == group and sequence.slot >= 0]
             if rows := self._rows(members):
                 self._turns.take(group)
+                unread = sum(row.count for row in rows) < sum(sequence.pending for sequence in members)
+                if unread and any(sequence.decoding for sequence in active if sequence.group != group):
+                    self._turns.give_way()
                 return rows
         return []
 
@@ -118,7 +121,7 @@ class Scheduler:
         unread = sum(sequence.pending for sequence in running if not sequence.decoding)
         self._free(len(rows) + min(self.limits.rows, unread))
         most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
-        waited_for = sum(not sequence.gives_way for sequence in decoding)
+        waited_for = sum(not sequence.gives_way for sequence in self.running if sequence.decoding)
         return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, most))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
