@@ -20,7 +20,9 @@ from shell import finished
 HELLO = [{"role": "user", "content": "hi"}]
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": HELLO},
+    "/v1/chat/completions/input_tokens": {"messages": HELLO},
     "/v1/completions": {"prompt": "hi"},
+    "/completion": {"prompt": "hi"},
     "/v1/embeddings": {"input": "hi"},
     "/v1/rerank": {"query": "hi", "documents": ["hi"]},
     "/v1/classify": {"input": "hi"},

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from ingle.runtime.engine.scheduler import Limits, Scheduler
+from ingle.runtime.engine.sequence import Row
 from ingle.runtime.engine.turns import STEPS, Turns
-from test_runtime_scheduler import compute, scheduler_of, sequence
+from scheduling import FakeMemory, compute, scheduler_of, sequence
+from test_runtime_pace import learned
 
 MOVES = st.lists(st.tuples(st.sampled_from(["come", "go", "step", "step", "step"]), st.integers(0, 5)), max_size=300)
 
@@ -42,3 +47,32 @@ def test_requests_get_as_many_tokens_however_many_share_their_adapter(sizes: lis
         written = [len(one.tokens) for one in running]
         assert max(written) - min(written) <= STEPS + 1
     assert min(written) > 40 * STEPS // len(sizes) - STEPS
+
+
+def test_a_prompt_of_one_adapter_holds_the_streams_of_another_up_for_one_chunk_only() -> None:
+    memory, pace = FakeMemory(8000), learned(0.1, 0.01, 0.001)
+    scheduler = Scheduler(Limits(8000, 6, 4, 256), memory, pace=pace)
+    talker, long = sequence([1, 2]), sequence(list(range(10, 2010)), 1)
+    scheduler.add(talker)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(long)
+    steps = []
+    while long.computed < 2000:
+        rows = scheduler.schedule()
+        steps.append((rows[0].sequence is talker, sum(row.count for row in rows)))
+        compute(scheduler, memory, rows)
+    assert max(count for _, count in steps) == 80, "as many rows as fit the time that a stream may wait"
+    assert not any(not one and not other for (one, _), (other, _) in itertools.pairwise(steps))
+    assert sum(not talks for talks, _ in steps) == 2000 / 80
+    scheduler.finish(talker)
+    scheduler.finish(long)
+    scheduler.add(sequence(list(range(20, 2020)), 2))
+    counts = [sum(row.count for row in rows) for rows in _steps(scheduler, memory, 12)]
+    assert 256 in counts, "nobody waits, so nothing is held back"
+
+
+def _steps(scheduler: Scheduler, memory: FakeMemory, count: int) -> Iterator[list[Row]]:
+    for _ in range(count):
+        rows = scheduler.schedule()
+        yield rows
+        compute(scheduler, memory, rows)

@@ -97,8 +97,12 @@ class Scheduler:
 
     def _step_of(self, active: list[Sequence]) -> list[Row]:
         for group in self._turns.order(sequence.group for sequence in active):
-            if rows := self._rows([sequence for sequence in active if sequence.group == group]):
+            members = [sequence for sequence in active if sequence.group == group and sequence.slot >= 0]
+            if rows := self._rows(members):
                 self._turns.take(group)
+                unread = sum(row.count for row in rows) < sum(sequence.pending for sequence in members)
+                if unread and any(sequence.decoding for sequence in active if sequence.group != group):
+                    self._turns.give_way()
                 return rows
         return []
 
@@ -113,10 +117,11 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
+        running = [sequence for sequence in running if sequence.slot >= 0]  # one of them may just have made room
         unread = sum(sequence.pending for sequence in running if not sequence.decoding)
         self._free(len(rows) + min(self.limits.rows, unread))
         most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
-        waited_for = sum(not sequence.gives_way for sequence in decoding)
+        waited_for = sum(not sequence.gives_way for sequence in self.running if sequence.decoding)
         return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, most))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:

@@ -34,6 +34,10 @@ class Turns:
             waiting.insert(0, self._current)
         return waiting
 
+    def give_way(self) -> None:
+        """The turn ends here: its last step read of a prompt, to be gone on with, while others wait for a token."""
+        self._steps = STEPS
+
     def take(self, group: int) -> None:
         """``group`` computes a step."""
         self._steps = self._steps + 1 if group == self._current and self._steps < STEPS else 1
