@@ -33,13 +33,20 @@ class Parked:
         self._conversations: list[Conversation] = []  # the least recently used first
         self.bytes = 0
 
-    def put(self, tokens: list[int], state: State) -> None:
-        """Keep a copy. Older ones go where it needs room, or where it says all that they said."""
+    def make_room(self, tokens: list[int], size_bytes: int) -> bool:
+        """Before a copy is made: older ones go where it needs room, or where it says all that they said. False where it
+        never fits."""
+        if not 0 < size_bytes <= self._max_bytes:
+            return False
         for old in list(self._conversations):
             if common_length(old.tokens, tokens) == len(old.tokens):
                 self.forget(old)
-        while self._conversations and self._is_full(state.nbytes):
+        while self._conversations and self._is_full(size_bytes):
             self.forget(self._conversations[0])
+        return True
+
+    def put(self, tokens: list[int], state: State) -> None:
+        """Keep a copy for which room was made."""
         self._conversations.append(Conversation(tokens, state))
         self.bytes += state.nbytes
 
