@@ -98,10 +98,12 @@ def scheduler_of(
     rows: int = 16,
     parked_bytes: int = 0,
     disk: FakeDisk | None = None,
+    whole: bool = False,
 ) -> tuple[Scheduler, FakeMemory]:
     memory = FakeMemory(cells)
     blocks = Blocks(disk, memory, {realm: b"root %d" % realm for realm in range(3)}, 8) if disk is not None else None
-    return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory, blocks=blocks), memory
+    limits = Limits(cells, slots, parallel, rows, parked_bytes)
+    return Scheduler(limits, memory, share=not whole, blocks=blocks, whole=whole), memory
 
 
 def sequence(tokens: list[int], group: int = 0, priority: str = "normal") -> Sequence:

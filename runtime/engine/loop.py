@@ -58,7 +58,8 @@ class Loop:
         blocks = self._shelf.blocks if self._shelf else None
         self._habit = Habit(info, options)
         pace = self._habit.pace(options.itl_target_s)
-        self._scheduler = Scheduler(limits(info, options), self._context, shares, pace, blocks=blocks)
+        whole = options.prefix_cache and not shares
+        self._scheduler = Scheduler(limits(info, options), self._context, shares, pace, blocks=blocks, whole=whole)
         self._end_tokens = frozenset(info.eog_tokens)
         self._end_indices = np.array(info.eog_tokens, np.int64)
         self._groups: dict[tuple[str, ...], int] = {(): 0}

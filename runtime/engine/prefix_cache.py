@@ -62,18 +62,24 @@ class PrefixCache:
     """The tree, the slots in it, and which of them are idle (their request is finished).
 
     max_idle_slots: idle conversations in the KV cache; max_parked_bytes: of copies of others in ordinary memory.
-    blocks: copies on disk, if there are any.
+    blocks: copies on disk, if there are any. whole: a copy is good for all of its tokens only.
     """
 
     def __init__(
-        self, memory: Memory, *, max_idle_slots: int, max_parked_bytes: int = 0, blocks: Blocks | None = None
+        self,
+        memory: Memory,
+        *,
+        max_idle_slots: int,
+        max_parked_bytes: int = 0,
+        blocks: Blocks | None = None,
+        whole: bool = False,
     ) -> None:
         self._memory = memory
         self._max_idle_slots = max_idle_slots
         self._root = Node([], None)
         self._tails: dict[int, Node] = {}
         self._idle: dict[int, None] = {}  # in order of last use, oldest first
-        self.parked = Parked(max_parked_bytes)
+        self.parked = Parked(max_parked_bytes, whole=whole)
         self.blocks = blocks
         self.cells = 0
         self.woken_tokens = 0
@@ -296,6 +302,24 @@ class PrefixCache:
         if state is not None:
             self.parked.put(tokens, state)
         return state is not None
+
+    def keep_state(self, slot: int, tokens: list[int]) -> None:
+        """Copy the state of a slot, after all of ``tokens``, where it cannot be shared or cut."""
+        if self.parked.make_room(tokens, self._memory.size(slot)) and (state := self._memory.save(slot)) is not None:
+            self.parked.put(tokens, state)
+
+    def wake_state(self, slot: int, tokens: list[int]) -> int:
+        """Fill an empty slot with the longest such state that ``tokens`` begin with; returns how many it has then."""
+        length, conversation = self.parked.longest(tokens)
+        if conversation is None:
+            return 0
+        if not self._memory.restore(slot, conversation.state):
+            self._memory.remove(slot)
+            self.parked.forget(conversation)
+            return 0
+        self.parked.use(conversation)
+        self.woken_tokens += length
+        return length
 
     def _tokens(self, slot: int) -> list[int]:
         runs = [node.tokens for node in self._tails[slot].path()]

@@ -58,6 +58,8 @@ class Scheduler:
     running: list[Sequence] = field(default_factory=list)
     preempted: int = 0
     blocks: Blocks | None = None
+    whole: bool = False
+    """Where nothing can be shared: whether copies of whole states are kept."""
 
     def __post_init__(self) -> None:
         self._picture_last = False
@@ -69,8 +71,9 @@ class Scheduler:
         self.cache = PrefixCache(
             self.memory,
             max_idle_slots=self.limits.slots - self.limits.parallel,
-            max_parked_bytes=self.limits.parked_bytes if self.share else 0,
+            max_parked_bytes=self.limits.parked_bytes if self.share or self.whole else 0,
             blocks=self.blocks if self.share else None,
+            whole=self.whole,
         )
 
     @property
@@ -161,6 +164,8 @@ class Scheduler:
             sequence.computed += row.count
             if self._sharing(sequence) and sequence.committed < sequence.num_prompt:
                 self._commit(sequence, min(sequence.computed, sequence.num_prompt))
+            elif self.whole and sequence.computed == sequence.num_prompt:
+                self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
 
     def restart(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it goes back to the head of the queue with all its tokens."""
@@ -177,6 +182,8 @@ class Scheduler:
             self._commit(sequence, sequence.computed)
             self.memory.remove(sequence.slot, sequence.committed)
             self.cache.keep_copy(sequence.slot)
+        elif self.whole:
+            self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
         self.restart(sequence)
 
     def finish(self, sequence: Sequence) -> None:
@@ -187,6 +194,8 @@ class Scheduler:
         self._leave(sequence)
         if self._sharing(sequence):
             self._commit(sequence, sequence.computed)
+        elif self.whole:
+            self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
         self.memory.remove(sequence.slot, sequence.committed)
         self._free_slots += self.cache.retire(sequence.slot)
         sequence.slot = -1
@@ -237,8 +246,10 @@ class Scheduler:
         self.waiting.remove(sequence)
         sequence.slot = slot
         sequence.computed = sequence.committed = match.length
+        if self.whole:
+            sequence.computed = self.cache.wake_state(slot, sequence.keys(0, -1))
         if sequence.cached is None:
-            sequence.cached = min(match.length, sequence.num_prompt)
+            sequence.cached = min(sequence.computed, sequence.num_prompt)
         self.running.append(sequence)
         return True
 
