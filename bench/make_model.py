@@ -54,10 +54,17 @@ class Shape:
 TINY = "tiny-32k"
 """Of nobody's model: the kernels take no time, and the context is long."""
 
+LONG = "smollm-135m-16k"
+"""SmolLM-135M with a window for long prompts."""
+
+FOR_SCENARIOS = (TINY, LONG)
+"""Shapes that say nothing of a published model's speed."""
+
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "smollm-135m": Shape("Llama", 576, 30, 9, 3, 1536, 49152, 2048, 1e4, False),
         TINY: Shape("Llama", 64, 2, 2, 1, 128, 49152, 32768, 1e4, False),
+        LONG: Shape("Llama", 576, 30, 9, 3, 1536, 49152, 16384, 1e4, False),
         "qwen2.5-0.5b": Shape("Qwen2", 896, 24, 14, 2, 4864, 151936, 32768, 1e6, True),
     }
 )

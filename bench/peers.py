@@ -113,13 +113,15 @@ def ingle_server(model: Path, vocabulary: int, *options: str) -> Iterator[Server
 
 
 @contextlib.contextmanager
-def llama_server(binary: Path, model: Path, vocabulary: int, *options: str) -> Iterator[Server]:
+def llama_server(
+    binary: Path, model: Path, vocabulary: int, *options: str, name: str = "llama-server"
+) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *options]
     with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for_health(url, process)
-        yield Server("llama-server", url, str(model), psutil.Process(process.pid), vocabulary)
+        yield Server(name, url, str(model), psutil.Process(process.pid), vocabulary)
 
 
 @contextlib.contextmanager

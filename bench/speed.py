@@ -22,7 +22,7 @@ import psutil
 from . import machine
 from .blocks import Block, run_block
 from .facts import context_length, vocabulary
-from .make_model import SHAPES, TINY, make
+from .make_model import FOR_SCENARIOS, SHAPES, make
 from .peers import Contender, LlamaBench, Server, ingle_server, llama_server
 from .report import Row, replace_table, table
 
@@ -120,7 +120,7 @@ def main() -> None:
     chosen.folder.mkdir(parents=True, exist_ok=True)
     plan = Plan(chosen.llama_bench, chosen.llama_server, chosen.threads, chosen.blocks, chosen.most_foreign)
     types = chosen.type or ["Q4_K_M", "Q8_0", "Q4_0"]
-    shapes = chosen.shape or ([] if chosen.model else [shape for shape in SHAPES if shape != TINY])
+    shapes = chosen.shape or ([] if chosen.model else [shape for shape in SHAPES if shape not in FOR_SCENARIOS])
     made = [make(chosen.folder, shape, kind) for shape in shapes for kind in types]
     rows = [row for model in [*chosen.model, *made] for row in rows_of(model, plan)]
     conditions = machine.describe() | {"threads": str(plan.threads)}

@@ -32,9 +32,10 @@ class Model:
     ``async for`` reads the same stream without blocking. Leaving a stream early cancels its work.
     """
 
-    def __init__(self, engine: EngineLike, adapters: tuple[str, ...] | None = None) -> None:
+    def __init__(self, engine: EngineLike, adapters: tuple[str, ...] | None = None, owner: str = "") -> None:
         self._engine = engine
         self._adapters = adapters
+        self._owner = owner
         self._conversation = Conversation.of_info(engine.info)
 
     @classmethod
@@ -74,7 +75,12 @@ class Model:
 
         It is the same to close either. An unknown name is refused by the first request.
         """
-        return Model(self._engine, names)
+        return Model(self._engine, names, self._owner)
+
+    def owned_by(self, owner: str) -> Model:
+        """The same loaded model, whose prefix cache knows ``owner``'s prompts by themselves: nobody else's requests
+        find them, or can tell by their time that they were there. It is the same to close either."""
+        return Model(self._engine, self._adapters, owner)
 
     @property
     def info(self) -> ModelInfo:
@@ -117,6 +123,7 @@ class Model:
             adapters=self._adapters,
             constraint=Constraint(AnswerGrammar(PLAIN, {}).of(output=output), output.param) if output else None,
             priority=priority,
+            owner=self._owner,
         )
         return self._engine.submit(request)
 
@@ -179,6 +186,7 @@ class Model:
             markers=prompt.reading.form.markers,
             constraint=Constraint(prompt.grammar, prompt.param) if prompt.grammar else None,
             priority=priority,
+            owner=self._owner,
         )
         stream = self._engine.submit(request)
         stream.reading = prompt.reading

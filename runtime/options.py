@@ -38,6 +38,9 @@ class LoadOptions:
     threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
+    cache_ram_bytes: of ordinary memory, for finished conversations that left the KV cache.
+    cache_disk_bytes: for finished conversations on disk, which outlive the process; 0 keeps none. They are what was
+    said, in a folder that only this user can read (``ingle/kv`` in the XDG cache folder).
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
     speculate: compute tokens that the text foretells beside the next one, where measurement says that it pays.
@@ -50,7 +53,7 @@ class LoadOptions:
     parallel: int = 16
     max_queue: int = 64
     prefill_chunk: int = 256
-    itl_target_s: float = 0.25
+    itl_target_s: float = 0.2
     threads: int | None = None
     threads_prefill: int | None = None
     gpu_layers: int = 0
@@ -60,6 +63,8 @@ class LoadOptions:
     repack: Repack = "auto"
     prefix_cache: bool = True
     speculate: Speculate = "auto"
+    cache_ram_bytes: int | None = None
+    cache_disk_bytes: int = 0
     mmproj: str | None = None
     adapters: tuple[AdapterFile, ...] = ()
     sampling: tuple[tuple[str, float], ...] = ()

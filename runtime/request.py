@@ -78,6 +78,7 @@ class Request:
     constraint: masks the tokens that would break it, before the sampler sees them.
     priority: whose turn it is where not all can be served: interactive prompts are read first, and background work
     computes only while nobody else does.
+    owner: requests of one owner find what the prefix cache has of each other's prompts, and of nobody else's.
     """
 
     prompt: str | tuple[int, ...]
@@ -96,6 +97,7 @@ class Request:
     markers: str = ""
     constraint: Constraint | None = None
     priority: Priority = "normal"
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,11 @@ class EngineStats:
     kv_used: int = 0
     kv_cells: int = 0
     parked_bytes: int = 0
+    parked_tokens: int = 0
+    step_s: float = 0.0
+    prompt_row_s: float = 0.0
+    disk_bytes: int = 0
+    disk_tokens: int = 0
     busy_s: float = 0.0
     kernel_cpu_s: float = 0.0
     drafted_tokens: int = 0

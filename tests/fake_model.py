@@ -100,6 +100,7 @@ class FakeModel:
         self.closed = False
         self.works: list[Work] = []
         self.adapters: tuple[str, ...] | None = None
+        self.owners: list[str] = []
 
     def chat(self, messages: Sequence[dict[str, Any]], **asked: Any) -> Stream:
         if not self.script.template:
@@ -118,6 +119,11 @@ class FakeModel:
     def adapted(self, *names: str) -> FakeModel:
         """Remembers the adapters that were asked for last."""
         self.adapters = names
+        return self
+
+    def owned_by(self, owner: str) -> FakeModel:
+        """Remembers whose requests came."""
+        self.owners.append(owner)
         return self
 
     def render(self, messages: Sequence[dict[str, Any]], **asked: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from ingle.runtime.engine.blocks import Blocks
 from ingle.runtime.engine.priority import rank
 from ingle.runtime.engine.scheduler import Limits, Scheduler
-from ingle.runtime.engine.sequence import GROUP_SHIFT, Row, Sequence
+from ingle.runtime.engine.sequence import Row, Sequence
 
 
 @dataclass
@@ -36,21 +37,46 @@ class FakeMemory:
     def holds(self, slot: int, length: int) -> bool:
         return any(slot in slots for _, _, slots in self.cells)
 
-    def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
-        packed = [key % 2**GROUP_SHIFT + (key >> GROUP_SHIFT << 20) for key in self.content(slot)]
-        state = np.array(packed, np.int32).view(np.uint8)
-        return state if state.nbytes <= max_bytes else None
+    def size(self, slot: int) -> int:
+        return 8 * sum(slot in slots for _, _, slots in self.cells)
+
+    def save(self, slot: int) -> np.ndarray | None:
+        return np.array(self.content(slot), np.int64).view(np.uint8)
 
     def restore(self, slot: int, state: np.ndarray) -> bool:
         assert not any(slot in slots for _, _, slots in self.cells), "the slot is not empty"
-        packed = state.view(np.int32).tolist()
-        self.write(slot, 0, [key % 2**20 + (key >> 20 << GROUP_SHIFT) for key in packed])
+        self.write(slot, 0, state.view(np.int64).tolist())
         return True
+
+    def save_range(self, slot: int, start: int, end: int) -> np.ndarray | None:
+        return np.array(self.content(slot)[start:end], np.int64).view(np.uint8)
+
+    def restore_range(self, slot: int, start: int, end: int, state: np.ndarray) -> bool:
+        assert len(self.content(slot)) == start, "the range does not follow what is there"
+        self.write(slot, start, state.view(np.int64).tolist())
+        return len(self.content(slot)) == end
 
     def content(self, slot: int) -> list[int]:
         held = sorted((position, token) for position, token, slots in self.cells if slot in slots)
         assert [position for position, _ in held] == list(range(len(held))), "a hole or a double position"
         return [token for _, token in held]
+
+
+class FakeDisk(dict[bytes, np.ndarray]):
+    """Blocks by name. ``loses``: every seventh is gone when it is asked for."""
+
+    def __init__(self, *, loses: bool = False) -> None:
+        super().__init__()
+        self.loses = loses
+
+    def put(self, name: bytes, state: np.ndarray) -> bool:
+        self[name] = state
+        return True
+
+    def get(self, name: bytes, _: object = None) -> np.ndarray | None:  # type: ignore[override]
+        if self.loses and name[0] % 7 == 0:
+            del self[name]
+        return dict.get(self, name)
 
 
 def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
@@ -65,14 +91,23 @@ def compute(scheduler: Scheduler, memory: FakeMemory, rows: list[Row]) -> None:
 
 
 def scheduler_of(
-    cells: int = 200, *, slots: int = 6, parallel: int = 4, rows: int = 16, parked_bytes: int = 0
+    cells: int = 200,
+    *,
+    slots: int = 6,
+    parallel: int = 4,
+    rows: int = 16,
+    parked_bytes: int = 0,
+    disk: FakeDisk | None = None,
+    whole: bool = False,
 ) -> tuple[Scheduler, FakeMemory]:
     memory = FakeMemory(cells)
-    return Scheduler(Limits(cells, slots, parallel, rows, parked_bytes), memory), memory
+    blocks = Blocks(disk, memory, {realm: b"root %d" % realm for realm in range(3)}, 8) if disk is not None else None
+    limits = Limits(cells, slots, parallel, rows, parked_bytes)
+    return Scheduler(limits, memory, share=not whole, blocks=blocks, whole=whole), memory
 
 
 def sequence(tokens: list[int], group: int = 0, priority: str = "normal") -> Sequence:
-    return Sequence(list(tokens), len(tokens), group=group, rank=rank(priority))
+    return Sequence(list(tokens), len(tokens), group=group, rank=rank(priority), realm=group)
 
 
 def run(scheduler: Scheduler, memory: FakeMemory, answer: int) -> int:

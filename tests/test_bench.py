@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.blocks import Block, ratio, run_block
-from bench.client import ask, lines, unchunked
+from bench.client import Answer, ask, lines, unchunked
+from bench.crowds import percentile, waits
 from bench.finding import Finding
 from bench.make_model import SHAPES, config, merges, tensor_shapes, tokenizer
+from bench.ratios import Goal, lines_of, ratios_table
 from bench.report import OURS, Row, replace_table, table
 
 QUIET = Block({OURS: (10.0, 10.0), "peer": (20.0, 20.0)}, foreign=0.01)
@@ -51,6 +53,36 @@ def test_the_ratio_is_the_median_over_blocks() -> None:
     blocks = [Block({"a": (x, x), "b": (10.0, 10.0)}, 0) for x in (9.0, 10.0, 30.0)]
     found = ratio(blocks, "a", "b")
     assert (found.median, found.low, found.high) == pytest.approx((1.0, 0.9, 3.0))
+
+
+def test_goals_compare_our_figures_with_those_of_the_same_block() -> None:
+    wait = Goal("wait", "s", "peer", 0.1)
+    speed = Goal("speed", "tok/s", "peer", 1.0, at_least=True)
+    blocks = [
+        {
+            OURS: [{"wait": 1.0, "speed": 9.0}, {"wait": 3.0, "speed": 11.0}],
+            "peer": [{"wait": theirs, "speed": 8.0}, {"wait": theirs, "speed": 8.0}],
+        }
+        for theirs in (20.0, 40.0, 10.0)
+    ]
+    found = lines_of([wait, speed], blocks, OURS)
+    assert [(line.ours, line.theirs, line.ratio, line.low, line.high) for line in found] == [
+        (2.0, 20.0, 0.1, 0.05, 0.2),
+        (10.0, 8.0, 1.25, 1.25, 1.25),
+    ]
+    assert wait.met(0.1)
+    assert not wait.met(0.11)
+    assert not speed.met(0.99)
+    text = ratios_table(found, {"cpu": "abacus"})
+    assert "| wait | 2 s | peer | 20 s | **0.100** (0.050-0.200) | <= 0.1 | met | 3 |" in text
+
+
+def test_waits_are_those_that_the_other_prompt_was_there_for() -> None:
+    stream = Answer(events=[0.0, 1.0, 2.0, 5.0, 6.0, 7.0])
+    read = Answer(sent=1.5, events=[5.5])
+    assert waits(stream, read) == [1.0, 3.0, 1.0]
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile([float(value) for value in range(200)], 0.99) == 198.0
 
 
 def test_a_table_shows_kept_blocks_and_admits_noise() -> None:

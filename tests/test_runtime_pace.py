@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from engines import GREEDY, long_prompt
+from fake_model import INFO
 from hypothesis import given
 from hypothesis import strategies as st
+from ingle.runtime.engine.engine import Engine
+from ingle.runtime.engine.habit import CHANGED, Habit
 from ingle.runtime.engine.pace import GRAIN, Pace
 from ingle.runtime.engine.scheduler import Limits, Scheduler
 from ingle.runtime.engine.sequence import Sequence
+from ingle.runtime.llama.kernels import cache_folder
+from ingle.runtime.options import LoadOptions
+from ingle.runtime.request import Request
 from scheduling import FakeMemory, compute
 
 MOST = 256
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def learned(target_s: float, lone_s: float, row_s: float) -> Pace:
@@ -43,6 +60,34 @@ def test_it_follows_a_machine_that_slows_down() -> None:
     for _ in range(30):
         pace.observe(1, before, 0.01 + before * 0.004)
     assert (before, pace.prompt_rows(1, MOST)) == (176, 32)
+
+
+def test_a_fresh_start_begins_with_what_was_learned(bard_gguf: Mapping[str, Path]) -> None:
+    options = LoadOptions(itl_target_s=0.05)
+    engine = Engine(bard_gguf["f32"], options)
+    info = engine.info
+    assert list(engine.submit(Request(long_prompt(500), GREEDY, max_tokens=20, ignore_eos=True)))
+    figures = engine.stats()
+    deadline = time.monotonic() + 20
+    while Habit(info, options).pace(0.05).learned == (0.0, 0.0):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    engine.close()
+    learned = Habit(info, options).pace(0.05).learned
+    assert learned == pytest.approx((figures.step_s, figures.prompt_row_s), rel=CHANGED)
+    assert all(seconds > 0 for seconds in learned)
+    assert Habit(info, replace(options, kv_type="f32")).pace(0.05).learned == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "[null, 2]", '["x", 1]', "[-1, -2]"])
+def test_what_was_kept_badly_is_learned_again(bard_gguf: Mapping[str, Path], content: str) -> None:
+    info = replace(INFO, path=str(bard_gguf["f32"]))
+    habit = Habit(info, LoadOptions())
+    habit.keep(Pace(0.1, 0.5, 0.25))
+    assert Habit(info, LoadOptions()).pace(0.1).learned == (0.5, 0.25)
+    for kept in cache_folder().glob("pace-*"):
+        kept.write_text(content)
+    assert Habit(info, LoadOptions()).pace(0.1).learned == (0.0, 0.0)
 
 
 def test_small_steps_teach_nothing_about_rows() -> None:

@@ -22,7 +22,7 @@ def test_background_work_yields_within_one_step_and_is_not_forgotten() -> None:
         compute(scheduler, memory, rows)
     assert steps[:PATIENCE] == [[talker]] * PATIENCE
     assert steps.count([talker, batch]) == 2, "it would starve beside endless streams"
-    assert scheduler.yielded == 2 * PATIENCE
+    assert scheduler.figures()["yielded_steps"] == 2 * PATIENCE
     scheduler.finish(talker)
     assert [row.sequence for row in scheduler.schedule()] == [batch]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ingle.runtime.engine.prefix_cache import PrefixCache
 from ingle.runtime.engine.scheduler import Limits, Scheduler
 from ingle.runtime.engine.sequence import Sequence
 from ingle.runtime.engine.turns import STEPS, Turns
-from scheduling import FakeMemory, compute, run, scheduler_of, sequence
+from scheduling import FakeDisk, FakeMemory, compute, run, scheduler_of, sequence
 
 
 def test_decoding_rows_come_first_and_prompts_share_what_is_left() -> None:
@@ -64,6 +65,18 @@ def test_a_short_prompt_overtakes_a_long_one_but_cannot_starve_it() -> None:
         if long.computed >= 300:
             break
     assert long.computed >= 300
+
+
+def test_a_step_that_ends_a_prompt_is_a_short_one() -> None:
+    scheduler, memory = scheduler_of(4000, rows=256)
+    long, short = sequence(list(range(1000))), sequence(list(range(2000, 2040)))
+    scheduler.add(long)
+    compute(scheduler, memory, scheduler.schedule())
+    scheduler.add(short)
+    rows = scheduler.schedule()
+    assert [(row.sequence, row.count, row.output) for row in rows] == [(short, 40, True), (long, 24, False)]
+    compute(scheduler, memory, rows)
+    assert [row.count for row in scheduler.schedule()] == [1, 255]
 
 
 def test_sixteen_requests_compute_a_shared_prefix_once() -> None:
@@ -186,22 +199,32 @@ def test_what_a_running_request_shares_is_not_parked() -> None:
 
 
 def test_parked_conversations_keep_to_their_bytes() -> None:
-    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=1000)
+    scheduler, memory = scheduler_of(2000, rows=64, parked_bytes=2000)
     for number in range(5):
         conversation(scheduler, memory, list(range(number * 1000, number * 1000 + 100)))
-    assert (len(scheduler.cache.parked), scheduler.cache.parked.bytes) == (2, 800)
+    assert (len(scheduler.cache.parked), scheduler.cache.parked.bytes) == (2, 1600)
     conversation(scheduler, memory, list(range(9000, 9300)))
     conversation(scheduler, memory, list(range(8000, 8100)))
-    assert scheduler.cache.parked.bytes <= 1000
+    assert scheduler.cache.parked.bytes <= 2000
 
 
 def test_a_longer_copy_replaces_the_one_it_continues() -> None:
     parked = Parked(1000)
-    parked.put([1, 2, 3], np.zeros(12, np.uint8))
-    parked.put([1, 2, 3, 4], np.zeros(16, np.uint8))
+    for tokens in ([1, 2, 3], [1, 2, 3, 4]):
+        assert parked.make_room(tokens, 4 * len(tokens))
+        parked.put(tokens, np.zeros(4 * len(tokens), np.uint8))
     assert (len(parked), parked.bytes) == (1, 16)
     assert parked.longest([1, 2, 9])[0] == 2
     assert parked.longest([5]) == (0, None)
+
+
+def test_room_is_made_before_a_copy_is() -> None:
+    parked = Parked(20)
+    parked.put([1], np.zeros(12, np.uint8))
+    assert parked.make_room([2], 12)
+    assert parked.bytes == 0, "both together would be more than there may be"
+    assert not parked.make_room([3], 21)
+    assert not parked.make_room([3], 0)
 
 
 def test_without_memory_for_copies_conversations_stay_in_the_kv_cache() -> None:
@@ -277,12 +300,18 @@ class Traffic(RuleBasedStateMachine):
         cells=st.integers(40, 150),
         slots=st.integers(3, 6),
         rows=st.integers(3, 20),
-        parked_bytes=st.sampled_from([0, 200, 10_000]),
+        parked_bytes=st.sampled_from([0, 400, 20_000]),
+        disk=st.booleans(),
     )
-    def start(self, cells: int, slots: int, rows: int, parked_bytes: int) -> None:
-        self.scheduler, self.memory = scheduler_of(
-            cells, slots=slots, parallel=slots - 1, rows=rows, parked_bytes=parked_bytes
-        )
+    def start(self, cells: int, slots: int, rows: int, parked_bytes: int, disk: bool) -> None:
+        self.limits: dict[str, Any] = {
+            "slots": slots,
+            "parallel": slots - 1,
+            "rows": rows,
+            "parked_bytes": parked_bytes,
+            "disk": FakeDisk(loses=True) if disk else None,
+        }
+        self.scheduler, self.memory = scheduler_of(cells, **self.limits)
         self.cells = cells
         self.prompts: list[list[int]] = []
 
@@ -315,6 +344,16 @@ class Traffic(RuleBasedStateMachine):
                 if len(one.tokens) >= self.cells:
                     self.scheduler.finish(one)
 
+    @rule(times=st.integers(1, 8))
+    def rest(self, times: int) -> None:
+        for _ in range(times):
+            self.scheduler.keep_one()
+
+    @precondition(lambda self: not self.scheduler.running and not self.scheduler.waiting)
+    @rule()
+    def begin_anew(self) -> None:
+        self.scheduler, self.memory = scheduler_of(self.cells, **self.limits)
+
     @precondition(lambda self: self.scheduler.running)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -331,7 +370,7 @@ class Traffic(RuleBasedStateMachine):
             return
         self.scheduler.check()
         assert len(self.memory.cells) == self.scheduler.cells_used
-        assert self.scheduler.cache.parked.bytes <= 10_000
+        assert self.scheduler.cache.parked.bytes <= 20_000
         for one in self.scheduler.running:
             assert self.memory.content(one.slot) == one.keys(0, one.computed)
 

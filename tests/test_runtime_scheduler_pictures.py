@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 from ingle.runtime.engine.scheduler import Limits, Scheduler
 from ingle.runtime.engine.sequence import Sequence, Span
 from scheduling import FakeMemory, compute, run, scheduler_of, sequence
-
-
-class WideMemory(FakeMemory):
-    """Saves the numbers of rows, which are wider than tokens."""
-
-    def save(self, slot: int, max_bytes: int) -> np.ndarray | None:
-        state = np.array(self.content(slot), np.int64).view(np.uint8)
-        return state if state.nbytes <= max_bytes else None
-
-    def restore(self, slot: int, state: np.ndarray) -> bool:
-        self.write(slot, 0, state.view(np.int64).tolist())
-        return True
 
 
 def showing(*parts: list[int] | int, positions: int | None = None) -> Sequence:
@@ -144,7 +131,7 @@ def test_a_picture_waits_until_there_are_cells_for_all_of_it() -> None:
 def test_crowds_of_pictures_end_with_the_cells_they_should_have() -> None:
     dice = random.Random(3)
     for _ in range(60):
-        memory = WideMemory(dice.randint(70, 160))
+        memory = FakeMemory(dice.randint(70, 160))
         scheduler = Scheduler(Limits(memory.capacity, 6, 4, dice.randint(4, 20), 4000), memory)
         prompts = [
             showing([1, 2, dice.randint(3, 5)], dice.randint(4, 6), [dice.randint(7, 9)], dice.randint(10, 12), [1])

@@ -19,7 +19,10 @@ KEY = "ingle.config"
 SECTIONS = ("server", "load", "sampling", "models", "aliases")
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 OF_ONE_MODEL = ("adapters", "mmproj")
-LISTS = {"allowed-host": "allowed-hosts"}  # an option that may be given several times is a list here
+LISTS = {"allowed-host": "allowed-hosts", "further-key": "further-keys"}
+"""An option that may be given several times is a list here."""
+
+NUMBERS_OR_TEXTS = ("keep_alive_s", "cache_ram_bytes", "cache_disk_bytes")
 Place = tuple[str, ...]
 
 
@@ -258,7 +261,7 @@ def _kinds(parameter: click.Parameter) -> tuple[type, ...]:
         return (int,)
     if isinstance(parameter.type, click.types.FloatParamType):
         return (float, int)
-    return (str, int) if parameter.name == "keep_alive_s" else (str,)
+    return (str, int) if parameter.name in NUMBERS_OR_TEXTS else (str,)
 
 
 def _said(kind: type) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -58,6 +59,20 @@ def _adapter(text: str) -> AdapterFile:
     if not path or not math.isfinite(number):
         raise click.BadParameter(f"{text!r} is not FILE=SCALE, for instance adapter.gguf=0.5")
     return AdapterFile(path, number)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """``512M``, ``4GB``, ``1.5GiB`` or a plain number → bytes; K, M, G and T are powers of 1,000, Ki to Ti of 1,024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", str(value).strip().upper())
+        if found is None or (found[3] and not found[2]):
+            self.fail(f"{value!r} is not a size such as 512M, 4G or 1.5GiB", param, context)
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
 
 
 def _option(name: str, kind: Any, text: str, *aliases: str, **settings: Any) -> Callable[[Command], Command]:
@@ -133,6 +148,19 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         default=_LOAD["prefix_cache"],
         show_default=True,
         help="Reuse what an earlier prompt has in common with a new one.",
+    ),
+    _option(
+        "cache_ram_bytes",
+        Size(),
+        "Memory for finished conversations. [default: 2 GiB, or an eighth of what is free]",
+        "--cache-ram",
+    ),
+    _option(
+        "cache_disk_bytes",
+        Size(),
+        "Disk for finished conversations, which outlive the process; 0 keeps none.",
+        "--cache-disk",
+        default=_LOAD["cache_disk_bytes"],
     ),
 )
 

@@ -46,6 +46,14 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="Ask every client for this key. INGLE_API_KEY does the same and stays out of process lists.",
 )
 @click.option(
+    "--further-key",
+    "further_keys",
+    envvar="INGLE_FURTHER_KEYS",
+    multiple=True,
+    help="A key as good as --api-key, with a prefix cache of its own; may be given several times.",
+)
+@click.option("--share-cache", is_flag=True, help="Let clients with different keys share the prefix cache.")
+@click.option(
     "--max-models",
     type=click.IntRange(min=1),
     help=f"Models in memory at most; idle ones make room. [default: {MODELS_IN_MEMORY}, or as many as are named]",
@@ -76,6 +84,8 @@ def serve_command(
     host: str,
     port: int,
     api_key: str | None,
+    further_keys: tuple[str, ...],
+    share_cache: bool,
     max_models: int | None,
     allowed_hosts: tuple[str, ...],
     strict: bool,
@@ -102,8 +112,20 @@ def serve_command(
     first = [*dict.fromkeys([*models, *(one.name for one in config.models if one.preload)])]
     most = max(MODELS_IN_MEMORY, len(first)) if max_models is None else max_models
     _refuse(models, len(first), most, options)
+    if further_keys and not api_key:
+        raise BadRequest("--further-key is one more key, and there is no --api-key")
     serving = ServeOptions(
-        host, port, api_key or None, most, tuple(allowed_hosts), strict, drain_timeout_s, admin, keep_alive_s
+        host,
+        port,
+        api_key or None,
+        most,
+        tuple(allowed_hosts),
+        strict,
+        drain_timeout_s,
+        admin,
+        keep_alive_s,
+        tuple(further_keys),
+        share_cache,
     )
     listener = listen(serving)
     store = Store()

@@ -77,12 +77,15 @@ def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
 
 def limits(info: ModelInfo, options: LoadOptions) -> Limits:
     """What the scheduler may use."""
+    parked_bytes = options.cache_ram_bytes
+    if parked_bytes is None:
+        parked_bytes = sizing.parked_bytes(machine.available_memory_bytes())
     return Limits(
         cells=info.kv_cells,
         slots=info.parallel + IDLE_SLOTS,
         parallel=info.parallel,
         rows=max(options.prefill_chunk, info.parallel),
-        parked_bytes=sizing.parked_bytes(machine.available_memory_bytes()),
+        parked_bytes=parked_bytes,
     )
 
 
@@ -97,6 +100,7 @@ def context_options(info: ModelInfo, options: LoadOptions, rows_together: int = 
         threads_prefill=info.threads_prefill,
         kv_type=options.kv_type,
         flash_attention=info.flash_attention,
+        spare=options.cache_disk_bytes > 0,
     )
 
 

@@ -23,11 +23,12 @@ from .counts import Counts, clocks
 from .detokenizer import Detokenizer
 from .drafts import Drafts
 from .drawing import TokenSource
+from .habit import Habit
 from .info import context_options, core_groups, limits
-from .pace import Pace
 from .priority import rank
 from .scheduler import Scheduler
 from .sequence import Row, Sequence
+from .shelf import Realms, shelf
 from .stream import Accepted, Finished
 
 QUICK_S = 0.008
@@ -53,10 +54,16 @@ class Loop:
         rows_together = projector.rows_together if projector else 0
         self._context = Context(model, context_options(info, options, rows_together))
         shares = options.prefix_cache and model.can_share_prefix
-        self._scheduler = Scheduler(limits(info, options), self._context, shares, Pace(options.itl_target_s))
+        self._shelf = shelf(model, info, options, self._context)
+        blocks = self._shelf.blocks if self._shelf else None
+        self._habit = Habit(info, options)
+        pace = self._habit.pace(options.itl_target_s)
+        whole = options.prefix_cache and not shares
+        self._scheduler = Scheduler(limits(info, options), self._context, shares, pace, blocks=blocks, whole=whole)
         self._end_tokens = frozenset(info.eog_tokens)
         self._end_indices = np.array(info.eog_tokens, np.int64)
         self._groups: dict[tuple[str, ...], int] = {(): 0}
+        self._realms = Realms(self._shelf)
         self._choices: dict[Sequence, Choice] = {}
         self._flights: set[Flight] = set()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -106,13 +113,9 @@ class Loop:
         """Counters since the start and gauges of now."""
         return EngineStats(
             **self._counts.all,
-            running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
-            preempted=self._scheduler.preempted,
-            yielded_steps=self._scheduler.yielded,
-            kv_used=self._scheduler.cells_used,
+            **self._scheduler.figures(),
             kv_cells=self._info.kv_cells,
-            parked_bytes=self._scheduler.cache.parked.bytes,
+            disk_bytes=self._shelf.bytes if self._shelf else 0,
         )
 
     # ---- the thread -------------------------------------------------------------------------------------------
@@ -204,6 +207,10 @@ class Loop:
     def _take_inbox(self) -> None:
         """Do all that was asked for; wait for it when there is nothing to compute."""
         if not self._scheduler.running and not self._scheduler.waiting:
+            while self._inbox.empty() and self._scheduler.keep_one():
+                pass
+            if self._inbox.empty():
+                self._habit.keep(self._scheduler.pace)
             self._inbox.get()()
         while not self._inbox.empty():
             self._inbox.get()()
@@ -223,16 +230,22 @@ class Loop:
         resolved = sampling.resolve(request.sampling, self._info.sampling, index)
         written = [token for token in tokens if token >= 0]
         source = TokenSource(resolved, self._model.vocab, self._info.context_length, written)
-        group = self._group(request.adapters)
-        sequence = Sequence(list(tokens), len(tokens), flight.prompt.spans, group=group, rank=rank(request.priority))
+        adapters = self._adapters(request.adapters)
+        sequence = Sequence(
+            list(tokens),
+            len(tokens),
+            flight.prompt.spans,
+            group=self._groups.setdefault(adapters, len(self._groups)),
+            rank=rank(request.priority),
+            realm=self._realms.number(request.owner, adapters),
+        )
         matcher = flight.matchers[index] if flight.matchers else None
         lookup = self._drafts.lookup(request.sampling, resolved, sequence.tokens)
         return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher, lookup)
 
-    def _group(self, names: tuple[str, ...] | None) -> int:
-        """The number of a set of adapters; None is all of them."""
-        chosen = tuple(sorted(set(self._model.adapters if names is None else names)))
-        return self._groups.setdefault(chosen, len(self._groups))
+    def _adapters(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
+        """A set of adapters in one order; None is all of them."""
+        return tuple(sorted(set(self._model.adapters if names is None else names)))
 
     def _adapt(self, group: int) -> None:
         if len(self._groups) > 1:
@@ -374,6 +387,8 @@ class Loop:
         for flight in flights:
             self._land(flight, EngineClosed("the engine was shut down"))
         self._context.close()
+        if self._shelf:
+            self._shelf.close()
         if self._projector is not None:
             self._projector.close()
         self._model.close()

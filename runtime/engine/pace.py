@@ -24,6 +24,11 @@ class Pace:
     lone_s: float = 0.0
     row_s: float = 0.0
 
+    @property
+    def learned(self) -> tuple[float, float]:
+        """Seconds of a step without prompts, and of each row of one; 0 for what was not seen yet."""
+        return self.lone_s, self.row_s
+
     def observe(self, decoding: int, prompt_rows: int, seconds: float) -> None:
         """A step took so long. ``decoding`` rows of it belonged to running streams."""
         if prompt_rows == 0:

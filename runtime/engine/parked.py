@@ -26,31 +26,47 @@ class Conversation:
 
 
 class Parked:
-    """Copies of at most ``max_bytes`` together, and at most :data:`MAX_CONVERSATIONS`."""
+    """Copies of at most ``max_bytes`` together, and at most :data:`MAX_CONVERSATIONS`.
 
-    def __init__(self, max_bytes: int) -> None:
+    whole: each is good for all of its tokens only, as the state of a recurrent model is.
+    """
+
+    def __init__(self, max_bytes: int, *, whole: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._whole = whole
         self._conversations: list[Conversation] = []  # the least recently used first
         self.bytes = 0
 
-    def put(self, tokens: list[int], state: State) -> None:
-        """Keep a copy. Older ones go where it needs room, or where it says all that they said."""
+    def make_room(self, tokens: list[int], size_bytes: int) -> bool:
+        """Before a copy is made: older ones go where it needs room, or where it says all that they said. False where it
+        never fits."""
+        if not 0 < size_bytes <= self._max_bytes:
+            return False
         for old in list(self._conversations):
-            if common_length(old.tokens, tokens) == len(old.tokens):
+            if common_length(old.tokens, tokens) == len(old.tokens) and (not self._whole or old.tokens == tokens):
                 self.forget(old)
-        while self._conversations and self._is_full(state.nbytes):
+        while self._conversations and self._is_full(size_bytes):
             self.forget(self._conversations[0])
+        return True
+
+    def put(self, tokens: list[int], state: State) -> None:
+        """Keep a copy for which room was made."""
         self._conversations.append(Conversation(tokens, state))
         self.bytes += state.nbytes
 
     def longest(self, tokens: Sequence[int]) -> tuple[int, Conversation | None]:
-        """How much of ``tokens`` a conversation begins with, at most, and which."""
+        """How much of ``tokens`` a copy is good for, at most, and which."""
         found: tuple[int, Conversation | None] = (0, None)
         for conversation in self._conversations:
             common = common_length(conversation.tokens, tokens)
-            if common > found[0]:
+            if common > found[0] and (not self._whole or common == len(conversation.tokens)):
                 found = (common, conversation)
         return found
+
+    def use(self, conversation: Conversation) -> None:
+        """It was of use just now."""
+        self._conversations.remove(conversation)
+        self._conversations.append(conversation)
 
     def forget(self, conversation: Conversation) -> None:
         """Let a copy go; one that went already may be named again."""

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .blocks import Blocks
 from .parked import Conversation, Parked, State, common_length
 
 
@@ -27,7 +28,8 @@ class Memory(Protocol):
     def copy(self, source: int, target: int, start: int, end: int) -> None: ...
     def remove(self, slot: int, start: int = 0, end: int = -1) -> None: ...
     def holds(self, slot: int, length: int) -> bool: ...
-    def save(self, slot: int, max_bytes: int) -> State | None: ...
+    def size(self, slot: int) -> int: ...
+    def save(self, slot: int) -> State | None: ...
     def restore(self, slot: int, state: State) -> bool: ...
 
 
@@ -60,17 +62,27 @@ class PrefixCache:
     """The tree, the slots in it, and which of them are idle (their request is finished).
 
     max_idle_slots: idle conversations in the KV cache; max_parked_bytes: of copies of others in ordinary memory.
+    blocks: copies on disk, if there are any. whole: a copy is good for all of its tokens only.
     """
 
-    def __init__(self, memory: Memory, *, max_idle_slots: int, max_parked_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        max_idle_slots: int,
+        max_parked_bytes: int = 0,
+        blocks: Blocks | None = None,
+        whole: bool = False,
+    ) -> None:
         self._memory = memory
         self._max_idle_slots = max_idle_slots
-        self._max_parked_bytes = max_parked_bytes
         self._root = Node([], None)
         self._tails: dict[int, Node] = {}
         self._idle: dict[int, None] = {}  # in order of last use, oldest first
-        self.parked = Parked(max_parked_bytes)
+        self.parked = Parked(max_parked_bytes, whole=whole)
+        self.blocks = blocks
         self.cells = 0
+        self.woken_tokens = 0
 
     @property
     def idle_slots(self) -> list[int]:
@@ -140,6 +152,8 @@ class PrefixCache:
             return [self.drop(slot)]
         self._idle[slot] = None
         freed = [self.drop(idle) for idle in self.idle_slots if len(self._tails[idle].holders) > 1]
+        if self.blocks and slot in self._idle:
+            self.blocks.note(slot, self._tokens(slot))
         return freed + self._trim()
 
     def park_unused(self) -> list[int]:
@@ -168,13 +182,32 @@ class PrefixCache:
         self._tails[slot] = self._root
         known = self.extend(slot, 0, conversation.tokens[:length])
         self._memory.remove(slot, known)
+        self.woken_tokens += known
         if not known:
+            return [self.drop(slot)]
+        self._idle[slot] = None
+        return self._trim()
+
+    def fetch(self, slot: int, tokens: list[int]) -> list[int]:
+        """Bring ``tokens`` back from disk into ``slot``, as an idle conversation; what the KV cache has is not read.
+
+        There must be free cells for all of them. Returns the slots that became free: ``slot`` where it failed.
+        """
+        match = self.match(tokens)
+        start = match.length - match.length % self.blocks.size if self.blocks else match.length
+        self.adopt(slot, tokens, Match(start, match.slot))
+        end = self.blocks.restore(slot, tokens, start) if self.blocks else start
+        known = start + self.extend(slot, start, tokens[start:end])
+        self._memory.remove(slot, known)
+        if known == start:
             return [self.drop(slot)]
         self._idle[slot] = None
         return self._trim()
 
     def drop(self, slot: int) -> int:
         """Forget a slot and let its cells go; returns the slot."""
+        if self.blocks:
+            self.blocks.forget(slot)
         for node in list(self._tails.pop(slot).path()):
             node.holders.discard(slot)
             if not node.holders:
@@ -262,10 +295,31 @@ class PrefixCache:
 
     def keep_copy(self, slot: int) -> bool:
         """Copy a slot's cells to ordinary memory; False where they do not fit there, or may not go there at all."""
-        state = self._memory.save(slot, self._max_parked_bytes) if self._max_parked_bytes else None
+        if self.blocks:
+            self.blocks.save(slot)
+        tokens = self._tokens(slot)
+        state = self._memory.save(slot) if self.parked.make_room(tokens, self._memory.size(slot)) else None
         if state is not None:
-            self.parked.put(self._tokens(slot), state)
+            self.parked.put(tokens, state)
         return state is not None
+
+    def keep_state(self, slot: int, tokens: list[int]) -> None:
+        """Copy the state of a slot, after all of ``tokens``, where it cannot be shared or cut."""
+        if self.parked.make_room(tokens, self._memory.size(slot)) and (state := self._memory.save(slot)) is not None:
+            self.parked.put(tokens, state)
+
+    def wake_state(self, slot: int, tokens: list[int]) -> int:
+        """Fill an empty slot with the longest such state that ``tokens`` begin with; returns how many it has then."""
+        length, conversation = self.parked.longest(tokens)
+        if conversation is None:
+            return 0
+        if not self._memory.restore(slot, conversation.state):
+            self._memory.remove(slot)
+            self.parked.forget(conversation)
+            return 0
+        self.parked.use(conversation)
+        self.woken_tokens += length
+        return length
 
     def _tokens(self, slot: int) -> list[int]:
         runs = [node.tokens for node in self._tails[slot].path()]

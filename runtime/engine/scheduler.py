@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
+from typing import Any
 
+from .blocks import Blocks
 from .pace import Pace
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
@@ -22,6 +24,9 @@ from .turns import Turns
 HEADROOM_SHARE = 16
 """Of the cells one part in so many stays free when a request starts beside others: their answers grow into it. Without
 it, who gave its cells back would come back at once, and take them from the next."""
+
+FILL = 64
+"""Rows that the kernels compute as fast as many more: a step that ends a prompt is filled up to them."""
 
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
@@ -52,6 +57,9 @@ class Scheduler:
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
     preempted: int = 0
+    blocks: Blocks | None = None
+    whole: bool = False
+    """Where nothing can be shared: whether copies of whole states are kept."""
 
     def __post_init__(self) -> None:
         self._picture_last = False
@@ -63,17 +71,29 @@ class Scheduler:
         self.cache = PrefixCache(
             self.memory,
             max_idle_slots=self.limits.slots - self.limits.parallel,
-            max_parked_bytes=self.limits.parked_bytes if self.share else 0,
+            max_parked_bytes=self.limits.parked_bytes if self.share or self.whole else 0,
+            blocks=self.blocks if self.share else None,
+            whole=self.whole,
         )
 
     @property
     def cells_used(self) -> int:
         return self.cache.cells + sum(sequence.private for sequence in self.running)
 
-    @property
-    def yielded(self) -> int:
-        """Steps in which background work let others compute."""
-        return self._yielding.steps
+    def figures(self) -> dict[str, Any]:
+        """Counters and gauges of the engine's statistics, by their names there."""
+        return {
+            "running": len(self.running),
+            "waiting": len(self.waiting),
+            "preempted": self.preempted,
+            "yielded_steps": self._yielding.steps,
+            "kv_used": self.cells_used,
+            "parked_bytes": self.cache.parked.bytes,
+            "parked_tokens": self.cache.woken_tokens,
+            "disk_tokens": self.blocks.restored_tokens if self.blocks else 0,
+            "step_s": self.pace.lone_s,
+            "prompt_row_s": self.pace.row_s,
+        }
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Its tokens, and one more, must fit the cache."""
@@ -148,6 +168,8 @@ class Scheduler:
             sequence.computed += row.count
             if self._sharing(sequence) and sequence.committed < sequence.num_prompt:
                 self._commit(sequence, min(sequence.computed, sequence.num_prompt))
+            elif self.whole and sequence.computed == sequence.num_prompt:
+                self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
 
     def restart(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it goes back to the head of the queue with all its tokens."""
@@ -164,6 +186,8 @@ class Scheduler:
             self._commit(sequence, sequence.computed)
             self.memory.remove(sequence.slot, sequence.committed)
             self.cache.keep_copy(sequence.slot)
+        elif self.whole:
+            self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
         self.restart(sequence)
 
     def finish(self, sequence: Sequence) -> None:
@@ -174,6 +198,8 @@ class Scheduler:
         self._leave(sequence)
         if self._sharing(sequence):
             self._commit(sequence, sequence.computed)
+        elif self.whole:
+            self.cache.keep_state(sequence.slot, sequence.keys(0, sequence.computed))
         self.memory.remove(sequence.slot, sequence.committed)
         self._free_slots += self.cache.retire(sequence.slot)
         sequence.slot = -1
@@ -224,21 +250,30 @@ class Scheduler:
         self.waiting.remove(sequence)
         sequence.slot = slot
         sequence.computed = sequence.committed = match.length
+        if self.whole:
+            sequence.computed = self.cache.wake_state(slot, sequence.keys(0, -1))
         if sequence.cached is None:
-            sequence.cached = min(match.length, sequence.num_prompt)
+            sequence.cached = min(sequence.computed, sequence.num_prompt)
         self.running.append(sequence)
         return True
 
     def _longest_match(self, prefix: Tokens[int]) -> Match:
-        """What the KV cache holds of ``prefix``, once a parked conversation that has more of it was brought back."""
+        """What the KV cache holds of ``prefix``, once what is kept elsewhere, and more of it, was brought back."""
         match = self.cache.match(prefix)
         length, conversation = self.cache.parked.longest(prefix)
-        if conversation is None or length < match.length + WORTH_WAITING_FOR:
+        stored = self.blocks.length(prefix) if self.blocks else 0
+        if max(length, stored) < match.length + WORTH_WAITING_FOR:
             return match
         self._free_slots += self.cache.park_unused()
-        if self._reserve(len(conversation.tokens)):
+        if stored > length and self._reserve(stored):
+            self._free_slots += self.cache.fetch(self._take_slot(), list(prefix[:stored]))
+        elif conversation is not None and self._reserve(len(conversation.tokens)):
             self._free_slots += self.cache.wake(self._take_slot(), conversation, length)
         return self.cache.match(prefix)
+
+    def keep_one(self) -> bool:
+        """Copy one block of an idle conversation for the disk; False where all are."""
+        return self.cache.blocks is not None and self.cache.blocks.save_one()
 
     def _sharing(self, sequence: Sequence) -> bool:
         return self.share and sequence.shares
@@ -276,7 +311,7 @@ class Scheduler:
         reading = [
             other
             for other in self.running
-            if other.computed < other.num_prompt and other.group == sequence.group and other.shares
+            if other.computed < other.num_prompt and other.realm == sequence.realm and other.shares
             if sequence.gives_way or not other.gives_way
         ]
         known = self.cache.match(prefix).length if reading else 0
@@ -296,11 +331,16 @@ class Scheduler:
         return decoding[: self.limits.rows]
 
     def _prompt_rows(self, running: list[Sequence], budget: int) -> list[Row]:
-        """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer."""
-        rows = []
+        """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer.
+
+        Where a prompt comes to its end the step is a short one: others get only what fills it up to :data:`FILL`.
+        """
+        rows: list[Row] = []
         prompts = [sequence for sequence in running if not sequence.decoding]
         for sequence in sorted(prompts, key=self._distance):
             count = min(sequence.readable, budget)
+            if count < sequence.pending and any(row.output for row in rows):
+                count = min(count, -sum(row.count for row in rows) % FILL)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
             if count > 0:
                 rows.append(Row(sequence, count, count == sequence.pending))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .priority import BACKGROUND, NORMAL
 
-GROUP_SHIFT = 32  # above all token ids
+REALM_SHIFT = 32  # above all token ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Sequence:
     committed: tokens that the prefix cache knows (a prefix of the computed ones).
     cached: prompt tokens that were there already when the sequence first started.
     skipped: steps in which it was running but got no row.
-    group: which adapters it is computed with. Groups share neither steps nor cells.
+    group: which adapters it is computed with. Groups share no steps.
+    realm: which adapters, and whose it is. Realms share no cells.
     rank: of its priority.
     """
 
@@ -46,11 +47,12 @@ class Sequence:
     skipped: int = 0
     group: int = 0
     rank: int = NORMAL
+    realm: int = 0
 
     def keys(self, start: int = 0, end: int | None = None) -> list[int]:
-        """The tokens as the prefix cache knows them: those of another group are others."""
+        """The tokens as the prefix cache knows them: those of another realm are others."""
         tokens = self.tokens[start:end]
-        return [token + (self.group << GROUP_SHIFT) for token in tokens] if self.group else tokens
+        return [token + (self.realm << REALM_SHIFT) for token in tokens] if self.realm else tokens
 
     @property
     def pending(self) -> int:

@@ -125,6 +125,8 @@ def validate(options: LoadOptions) -> None:
         ("max_queue", 0, 2**31),
         ("prefill_chunk", 1, 2**16),
         ("itl_target_s", 0, 3600),
+        ("cache_ram_bytes", 0, 2**63),
+        ("cache_disk_bytes", 0, 2**63),
         ("threads", 1, MAX_THREADS),
         ("threads_prefill", 1, MAX_THREADS),
     ):

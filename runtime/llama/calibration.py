@@ -89,7 +89,7 @@ def ways(path: Path, threads: int, kv_type: str) -> list[Way]:
     facts = path.stat() if path.is_file() else None
     if facts is None or facts.st_size < WORTH_MEASURING_BYTES:
         return []
-    kept = kept_path("ways", repr((_cpu(), threads, kv_type, str(path), facts.st_size, facts.st_mtime_ns)))
+    kept = kept_path("ways", repr((cpu_name(), threads, kv_type, str(path), facts.st_size, facts.st_mtime_ns)))
     if kept.exists():
         return [Way(**way) for way in json.loads(kept.read_text())]
     try:
@@ -198,7 +198,8 @@ def _noise(width: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((VOCABULARY, width), np.float32)
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """As the system calls it; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -25,7 +25,10 @@ _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """cells: tokens that the KV cache holds; sequences: slots; rows: most tokens of one :meth:`Context.decode`."""
+    """cells: tokens that the KV cache holds; sequences: slots; rows: most tokens of one :meth:`Context.decode`.
+
+    spare: whether there is a sequence beyond the slots, for :meth:`Context.save_range`.
+    """
 
     cells: int
     sequences: int
@@ -34,6 +37,7 @@ class ContextOptions:
     threads_prefill: int
     kv_type: str = "f16"
     flash_attention: str = "auto"
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Context:
     def __init__(self, model: NativeModel, options: ContextOptions) -> None:
         self._lib = library()
         self._model = model
+        self._spare = options.sequences
         self._abort_flag = ctypes.create_string_buffer(2)
         self._handle = self._create(model, options)
         self._memory = self._lib.llama_get_memory(self._handle)
@@ -90,7 +95,7 @@ class Context:
     def _create(self, model: NativeModel, options: ContextOptions) -> Any:
         params = self._lib.llama_context_default_params()
         params.n_ctx = options.cells
-        params.n_seq_max = options.sequences
+        params.n_seq_max = options.sequences + options.spare
         params.n_batch = params.n_ubatch = options.rows
         params.n_outputs_max = max(options.rows, options.sequences)
         params.n_threads = options.threads
@@ -229,11 +234,13 @@ class Context:
         window = self._model.sliding_window
         return first == 0 or (window > 0 and 0 < first <= length - window)
 
-    def save(self, slot: int, max_bytes: int) -> NDArray[np.uint8] | None:
-        """A copy of a slot's cells, for :meth:`restore`; None where it would be larger than ``max_bytes``."""
-        size = self._lib.llama_state_seq_get_size(self._handle, slot)
-        if not 0 < size <= max_bytes:
-            return None
+    def size(self, slot: int) -> int:
+        """Bytes of a copy of a slot's cells."""
+        return int(self._lib.llama_state_seq_get_size(self._handle, slot))
+
+    def save(self, slot: int) -> NDArray[np.uint8] | None:
+        """A copy of a slot's cells, for :meth:`restore`; None where llama.cpp makes none."""
+        size = self.size(slot)
         state = np.empty(size, np.uint8)
         written = self._lib.llama_state_seq_get_data(self._handle, _pointer(state, ctypes.c_uint8), size, slot)
         return state if written == size else None
@@ -243,6 +250,30 @@ class Context:
         with native_log():
             pointer = _pointer(state, ctypes.c_uint8)
             return bool(self._lib.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot))
+
+    def save_range(self, slot: int, start: int, end: int) -> NDArray[np.uint8] | None:
+        """Like :meth:`save`, of the cells at positions [start, end) only; needs the spare sequence."""
+        self.copy(slot, self._spare, start, end)
+        try:
+            return self.save(self._spare) if self._spans(start, end) else None
+        finally:
+            self.remove(self._spare)
+
+    def restore_range(self, slot: int, start: int, end: int, state: NDArray[np.uint8]) -> bool:
+        """Add the cells of :meth:`save_range` to a slot; False if they are not those of [start, end)."""
+        try:
+            if not self.restore(self._spare, state) or not self._spans(start, end):
+                return False
+            self.copy(self._spare, slot, start, end)
+            return True
+        finally:
+            self.remove(self._spare)
+
+    def _spans(self, start: int, end: int) -> bool:
+        """Whether the spare sequence begins and ends there."""
+        first = self._lib.llama_memory_seq_pos_min(self._memory, self._spare)
+        last = self._lib.llama_memory_seq_pos_max(self._memory, self._spare)
+        return (int(first), int(last)) == (start, end - 1)
 
     @property
     def handle(self) -> Any:

@@ -50,12 +50,20 @@ def kept_path(kind: str, circumstances: str = "") -> Path:
 
     Under other circumstances, with another build of the library or one elsewhere, it has another name.
     """
+    text = f"{build()} {circumstances}"
+    return cache_folder() / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def build() -> str:
+    """What tells this build of the library from others."""
     binary = Path(str(library().__file__)).parent / "lib" / "libggml-cpu.so"
     facts = binary.stat() if binary.exists() else None
-    build = f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r}"
-    text = f"{build} {circumstances}"
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "ingle" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r}"
+
+
+def cache_folder() -> Path:
+    """Ours in the XDG cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ingle"
 
 
 def proof_exit_code() -> int:

@@ -124,7 +124,8 @@ class Exchange:
 
     async def _answered(self, request: Request, asked: Asked, keep_s: float | None, watch: Watch) -> Response:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
-        answer = await attended(request.receive, self._open(asked, keep_s))
+        owner = getattr(request.state, "owner", "")
+        answer = await attended(request.receive, self._open(asked, owner, keep_s))
         writer = asked.writer(answer.opening)
         if asked.streams:
             return EventStream(_events(answer, asked, writer, watch), answer.close, headers, asked.framing)
@@ -133,11 +134,12 @@ class Exchange:
         finally:
             answer.close()
 
-    async def _open(self, asked: Asked, keep_s: float | None) -> Answer:
+    async def _open(self, asked: Asked, owner: str, keep_s: float | None) -> Answer:
         """An answer whose prompts the engine has taken."""
         lease = await self.pool.lease(asked.model, keep_s)
         info = lease.model.info
-        starts = [partial(asked.start, lease.model, prompt) for prompt in range(asked.num_prompts)]
+        model = lease.model.owned_by(owner) if owner else lease.model
+        starts = [partial(asked.start, model, prompt) for prompt in range(asked.num_prompts)]
         answer = Answer(lease, starts, info.parallel)
         try:
             await asyncio.to_thread(asked.check, info)

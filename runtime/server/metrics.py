@@ -29,6 +29,8 @@ COUNTERS: Mapping[str, str] = {
     "preempted": "Times a running request made room for another.",
     "aborted_steps": "Steps stopped in their middle.",
     "yielded_steps": "Steps in which background work let others compute.",
+    "parked_tokens": "Tokens that came back from ordinary memory.",
+    "disk_tokens": "Tokens that came back from disk.",
     "busy_s": "Seconds spent in steps.",
     "kernel_cpu_s": "CPU seconds of all threads in steps.",
 }
@@ -38,6 +40,9 @@ GAUGES: Mapping[str, str] = {
     "kv_used": "KV cells in use.",
     "kv_cells": "KV cells there are.",
     "parked_bytes": "Memory of conversations that left the KV cache.",
+    "step_s": "A step without prompts takes so long, as far as was learned.",
+    "prompt_row_s": "Each row of a prompt adds so much to a step, as far as was learned.",
+    "disk_bytes": "Files of the prefix cache.",
 }
 
 Loaded = Callable[[], Mapping[str, Servable]]

@@ -22,10 +22,14 @@ OPEN_PREFIX = "/page/"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """hosts: names allowed in ``Host``, besides loopback and the address the connection came in on."""
+    """hosts: names allowed in ``Host``, besides loopback and the address the connection came in on. further_keys: as
+    good as ``api_key``. share_cache: whether clients with different keys find each other's prompts in the prefix cache.
+    """
 
     hosts: frozenset[str] = frozenset()
     api_key: str | None = None
+    further_keys: tuple[str, ...] = ()
+    share_cache: bool = False
 
     def check(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` or :class:`InvalidKey` unless the request may pass."""
@@ -33,7 +37,13 @@ class Rules:
         self._check_host(headers, _address(scope))
         _check_origin(headers)
         if self.api_key is not None and not _is_open(scope["path"]):
-            self._check_key(headers, self.api_key)
+            self._check_key(headers)
+
+    def owner(self, scope: Scope) -> str:
+        """Whose request it is, which may pass: what tells the holder of its key from others, and nothing of the key."""
+        if self.api_key is not None and not self.share_cache:
+            return hashlib.sha256(b"owner " + _given(Headers(scope=scope))).hexdigest()
+        return ""
 
     def _check_host(self, headers: Headers, address: str) -> None:
         given = headers.getlist("host")
@@ -44,14 +54,19 @@ class Rules:
                 hint="start it with --allowed-host NAME to allow a name",
             )
 
-    def _check_key(self, headers: Headers, key: str) -> None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not hmac.compare_digest(_digest(given.encode("latin-1")), _digest(key.encode())):
+    def _check_key(self, headers: Headers) -> None:
+        given = _given(headers)
+        keys = (self.api_key or "", *self.further_keys)
+        if not sum(hmac.compare_digest(_digest(given), _digest(key.encode())) for key in keys):
             raise InvalidKey(
                 "the API key is wrong" if given else "this server wants an API key",
                 hint="send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
             )
+
+
+def _given(headers: Headers) -> bytes:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return (token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")).encode("latin-1")
 
 
 class Gate:
@@ -68,6 +83,7 @@ class Gate:
         except IngleError as error:
             await response(error, scope["path"])(scope, receive, send)
         else:
+            scope.setdefault("state", {})["owner"] = self.rules.owner(scope)
             await self.app(scope, receive, send)
 
 

@@ -38,7 +38,8 @@ POLL_S = 0.01
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only. ``admin``:
-    clients may fetch and delete models. ``keep_alive_s``: how long an idle model stays in memory."""
+    clients may fetch and delete models. ``keep_alive_s``: how long an idle model stays in memory. ``further_keys`` are
+    as good as ``api_key``; clients with different keys share nothing in the prefix cache unless ``share_cache``."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -49,6 +50,8 @@ class ServeOptions:
     drain_timeout_s: float = 30.0
     admin: bool = False
     keep_alive_s: float = math.inf
+    further_keys: tuple[str, ...] = ()
+    share_cache: bool = False
 
 
 class Stop:
@@ -133,7 +136,7 @@ async def run(
 
 def _rules(options: ServeOptions) -> Rules:
     names = {name.lower() for name in (*options.allowed_hosts, bracketed(options.host))}
-    return Rules(frozenset(names), options.api_key)
+    return Rules(frozenset(names), options.api_key, options.further_keys, options.share_cache)
 
 
 async def _preload(pool: Pool, models: Sequence[str]) -> None:
