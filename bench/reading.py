@@ -236,7 +236,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--python", help="the interpreter of a venv that sentence-transformers and onnxruntime run in")
     parser.add_argument("--type", nargs="+", default=["Q8_0"], help="types of the files")
     parser.add_argument("--task", nargs="+", choices=UNITS, default=list(UNITS))
-    parser.add_argument("--tuned", default="-b 2048 -ub 2048 -np 32 -c 16384", help="options of the tuned llama-server")
+    parser.add_argument("--tuned", default="-np 16 -c 8192", help="options of the tuned llama-server")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where models go")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--texts", type=int, default=128)

@@ -63,7 +63,7 @@ else:
 # column, and its activations when they come: the fastest of what its documents describe.
 EXPORT = """
 import os, tempfile
-import torch, transformers
+import onnx, torch, transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.optimizer import optimize_model
 folder, out, kind = sys.argv[1:4]
@@ -85,7 +85,8 @@ with tempfile.TemporaryDirectory() as place:
     shape = model.config
     optimize_model(plain, "bert", num_heads=shape.num_attention_heads, hidden_size=shape.hidden_size,
                    opt_level=0).save_model_to_file(fused)
-    quantize_dynamic(fused, out, per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(fused, out, per_channel=True, weight_type=QuantType.QInt8,
+                     extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
 """
 ONNXRUNTIME = """
 import onnxruntime
