@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from .config import Config, number
 from .encode import to_f32
 from .errors import BadCheckpoint, UnsupportedModel
 from .gguf import MAX_ARRAY_LENGTH, Value
-from .heads import ANSWER, CHOICE, FEATURES, MASK, REPLACED, Head, Pooling, Step
+from .heads import ANSWER, CHOICE, FEATURES, MASK, RELEVANCE, REPLACED, Head, Pooling, Step
 from .tensor import FLOATS, Tensor
 from .transforms import rows_of
 
@@ -21,21 +21,30 @@ KEY = "ingle.head"
 # As much as a dense layer from 768 to 3,072 and one back, thrice; llama.cpp and our reader hold metadata in memory.
 MOST_BYTES = 32 << 20
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
-UNLABELLED = (ANSWER, CHOICE, FEATURES, MASK, REPLACED)
+UNLABELLED = (ANSWER, CHOICE, FEATURES, MASK, RELEVANCE, REPLACED)
 POOLING_TYPES: Mapping[str, int] = {"mean": 1, "first": 2, "last": 3}
 RANK = 4  # llama.cpp's pooling type that runs a classifier
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """``weight`` is None where it is the token embedding."""
+    """``weight`` is None where it is the token embedding. rows: only these of a tensor of the model."""
 
     weight: Tensor | None
     bias: Tensor | None
+    rows: tuple[int, ...] = ()
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(tensor for tensor in (self.weight, self.bias) if tensor is not None)
+        """Those that are of the head alone."""
+        owned = (None if self.rows else self.weight, self.bias)
+        return tuple(tensor for tensor in owned if tensor is not None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight, as it is stored; empty where it is the token embedding."""
+        stored = self.weight.shape if self.weight is not None else ()
+        return (len(self.rows), *stored[1:]) if self.rows else stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +77,11 @@ class Attached:
     @property
     def nbytes(self) -> int:
         """Bytes of the weights, which are stored as f32."""
-        return sum(4 * _size(tensor) for layer in self.layers.values() for tensor in layer.tensors)
+        return sum(4 * size for layer in self.layers.values() for size in _sizes(layer))
 
     def kept_whole(self) -> Attached:
         """Itself. Raises :class:`UnsupportedModel` when it is too large for metadata."""
-        largest = max((_size(tensor) for layer in self.layers.values() for tensor in layer.tensors), default=0)
+        largest = max((size for layer in self.layers.values() for size in _sizes(layer)), default=0)
         if self.nbytes > MOST_BYTES or largest > MAX_ARRAY_LENGTH:
             raise UnsupportedModel(
                 f"the head of {self.nbytes / 1e6:.1f} MB, its largest tensor of {largest:,} values, is too large for "
@@ -119,7 +128,7 @@ def metadata(attached: Attached, config: Config) -> dict[str, Value]:
         if layer.weight is None:
             described[f"{KEY}.{name}.tied"] = True
         else:
-            described[f"{KEY}.{name}.shape"] = np.array(layer.weight.shape, np.uint32)
+            described[f"{KEY}.{name}.shape"] = np.array(layer.shape, np.uint32)
     return described
 
 
@@ -151,9 +160,10 @@ def weights(attached: Attached) -> dict[str, Value]:
     """The weights, as f32. Reads the tensors."""
     values: dict[str, Value] = {}
     for name, layer in attached.layers.items():
-        for kind, tensor in (("weight", layer.weight), ("bias", layer.bias)):
-            if tensor is not None:
-                values[f"{KEY}.{name}.{kind}"] = _read(tensor)
+        if layer.weight is not None:
+            values[f"{KEY}.{name}.weight"] = _read(layer.weight, layer.rows)
+        if layer.bias is not None:
+            values[f"{KEY}.{name}.bias"] = _read(layer.bias)
     return values
 
 
@@ -247,9 +257,15 @@ def _outputs(attached: Attached) -> int:
     return last.shape[0] if last is not None else 0
 
 
-def _size(tensor: Tensor) -> int:
-    return int(np.prod(tensor.shape))
+def _sizes(layer: Layer) -> list[int]:
+    """Values of the weight and of the bias, as they are stored."""
+    shapes = (layer.shape, layer.bias.shape if layer.bias is not None else ())
+    return [int(np.prod(shape)) for shape in shapes if shape]
 
 
-def _read(tensor: Tensor) -> NDArray[Any]:
-    return to_f32(rows_of(tensor).read(0, tensor.shape[0]), tensor.dtype).astype(np.float32).ravel()
+def _read(tensor: Tensor, rows: Sequence[int] = ()) -> NDArray[Any]:
+    """All of a tensor, or some of its rows."""
+    source = rows_of(tensor)
+    spans = [(row, row + 1) for row in rows] or [(0, tensor.shape[0])]
+    parts = [to_f32(source.read(start, stop), tensor.dtype).astype(np.float32).ravel() for start, stop in spans]
+    return np.concatenate(parts)

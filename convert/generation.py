@@ -12,6 +12,7 @@ KEY = "ingle.generation"
 SETTINGS = (
     "max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "repetition_penalty", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
+    "do_sample", "temperature", "top_k", "top_p",
 )  # fmt: skip
 TASK_SETTINGS = (*SETTINGS, "prefix")
 

@@ -19,7 +19,7 @@ from .config import Config
 Pooling = Literal["first", "mean", "last", "max", "each"]
 """Which state of a text the steps begin with: one for the whole text, or that of each token."""
 
-SEQUENCE, TOKENS, ANSWER, MASK, CHOICE, REPLACED, FEATURES = (
+SEQUENCE, TOKENS, ANSWER, MASK, CHOICE, REPLACED, FEATURES, RELEVANCE = (
     "sequence-classification",
     "token-classification",
     "question-answering",
@@ -27,12 +27,13 @@ SEQUENCE, TOKENS, ANSWER, MASK, CHOICE, REPLACED, FEATURES = (
     "multiple-choice",
     "replaced-token-detection",
     "feature-extraction",
+    "relevance",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One layer (``linear``, ``norm``), an activation, or ``normalize``.
+    """One layer (``linear``, ``norm``), an activation, ``normalize``, or ``margin``: the first of two by the second.
 
     layer: its name in the file. source: its name in the checkpoint, without ``.weight``. native: llama.cpp's tensor
     that holds it. biased: whether it has a bias, or the config key that says so. bias: where the bias is, if not beside

@@ -48,7 +48,7 @@ def read(folder: Path, config: Config) -> Attached | None:
     """
     if not (folder / MODULES).is_file():
         return None
-    modules = [_module(entry) for entry in read_array(folder / MODULES)]
+    modules = [module(entry) for entry in read_array(folder / MODULES)]
     if not modules or modules[0][0] != "Transformer":
         raise UnsupportedModel(f"{folder / MODULES} begins with {modules[:1]}, not with a Transformer")
     pooling: Pooling | None = None
@@ -92,7 +92,7 @@ def prompts(folder: Path) -> dict[str, Value]:
     return found
 
 
-def _module(entry: Any) -> tuple[str, str]:
+def module(entry: Any) -> tuple[str, str]:
     """The kind of a module, and its folder, which must lie inside the checkpoint."""
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str) or not isinstance(entry.get("path"), str):
         raise BadCheckpoint(f"{MODULES} has an entry that names no type and path: {entry!r}")

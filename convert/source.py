@@ -16,6 +16,7 @@ from . import (
     generation,
     gguf,
     heads,
+    judge,
     metadata,
     plan,
     prequantized,
@@ -83,11 +84,16 @@ class Source:
     @cached_property
     def attached(self) -> Attached | None:
         """What stands on top of the model, and is stored as metadata."""
-        head = heads.find(families.class_name(self.raw))
-        if head is None:
-            return sentence.read(self.folder, self.config)
-        spelled = {plan.spelled(name, self.family): tensor for name, tensor in self.tensors.items()}
-        return attach.attach(head, spelled, self.config)
+        name, family, config = families.class_name(self.raw), self.family, self.config
+        head = heads.find(name)
+        if head is not None:
+            spelled = {plan.spelled(name, family): tensor for name, tensor in self.tensors.items()}
+            return attach.attach(head, spelled, config)
+        if judge.is_judge(self.folder, name):
+            known = {family.embedding, family.head}
+            named = {plan.canonical_name(name, known, family): tensor for name, tensor in self.tensors.items()}
+            return judge.read(self.folder, name, family, config, named)
+        return sentence.read(self.folder, config)
 
     @cached_property
     def dtype(self) -> str:
@@ -118,7 +124,12 @@ class Source:
     def reads(self) -> bool:
         """Whether it is made to read texts (states, labels, embeddings) rather than to write: from configs alone."""
         named = heads.find(families.class_name(self.raw)) is not None
-        return named or not self.family.head or (self.folder / sentence.MODULES).is_file()
+        return named or not self.family.head or (self.folder / sentence.MODULES).is_file() or self.judges
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is a language model that tells how well a document answers a query."""
+        return judge.is_judge(self.folder, families.class_name(self.raw))
 
     @cached_property
     def metadata(self) -> dict[str, Value]:
@@ -135,6 +146,7 @@ class Source:
             **({"tokenizer.ggml.token_type_count": token_types} if token_types else {}),
             **(attach.metadata(attached, config) if attached else {}),
             **sentence.prompts(self.folder),
+            **(judge.metadata(self.folder) if self.judges else {}),
             **(generation.metadata(self.raw, self.generation) if arch == "t5" else {}),
         }
 

@@ -7,14 +7,17 @@ import json
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.blocks import Block, ratio, run_block
+from bench.blocks import Block, Ratio, ratio, run_block
 from bench.client import Answer, ask, lines, unchunked
 from bench.crowds import percentile, waits
 from bench.finding import Finding
 from bench.make_model import SHAPES, config, merges, tensor_shapes, tokenizer
 from bench.ratios import Goal, lines_of, ratios_table
+from bench.reading import LONGEST, SHORTEST, Line, like, texts
+from bench.reading import table as reading_table
 from bench.report import OURS, Row, replace_table, table
 
 QUIET = Block({OURS: (10.0, 10.0), "peer": (20.0, 20.0)}, foreign=0.01)
@@ -164,3 +167,25 @@ def test_the_made_tokenizer_is_whole_and_its_merges_can_be_made() -> None:
     )
     joined = ["".join(pair) for pair in merges(151_936 - 259)]
     assert len(set(joined)) == len(joined) == 151_936 - 259
+
+
+def test_texts_to_read_have_all_lengths() -> None:
+    lengths = sorted(len(text.split()) + 2 for text in texts(["one", "two"], 400))
+    assert SHORTEST <= lengths[0] < 18 and 240 < lengths[-1] <= LONGEST
+    assert lengths[200] == pytest.approx((SHORTEST * LONGEST) ** 0.5, abs=8)
+    assert texts(["one", "two"], 3) == texts(["one", "two"], 3)
+
+
+def test_likeness_is_the_least_cosine_or_the_correlation_of_ranks() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    assert like(2 * vectors, vectors) == pytest.approx(1)
+    assert like(np.array([[1, 0, 0], [0, 1, 0], [0, 3, 4]], np.float32), vectors) == pytest.approx(0.8)
+    scores = np.array([0.1, -5, 3, 2], np.float32)
+    assert like(1 / (1 + np.exp(-scores)), scores) == pytest.approx(1)
+    assert like(-scores, scores) == pytest.approx(-1)
+
+
+def test_a_table_of_readers_has_a_line_each() -> None:
+    peer = Line("rerank", "Q8_0", "peer", 12.34, Ratio(2, 1.5, 3), None, 0.99991, "2 of 3")
+    lines = reading_table([peer], {"cpu": "x"}).splitlines()
+    assert lines[-1] == "| rerank | Q8_0 | peer | 12.3 pairs/s | **2.000** (1.500-3.000) |  | 0.9999 | 2 of 3 |"

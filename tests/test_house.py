@@ -19,7 +19,19 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("convert", "quantize", "runtime")
 # The rooms of runtime/, lowest first: a room imports from lower lines only (and from itself).
 LAYERS = (
-    {"options", "request", "machine", "normalize", "corpus", "picture", "plot", "reference", "embedded", "confined"},
+    {
+        "abilities",
+        "options",
+        "request",
+        "machine",
+        "normalize",
+        "corpus",
+        "picture",
+        "plot",
+        "reference",
+        "embedded",
+        "confined",
+    },
     {"llama", "truth"},
     {"chat", "comparison"},
     {"engine"},

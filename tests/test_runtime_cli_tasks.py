@@ -8,8 +8,10 @@ from pathlib import Path
 import encoders
 import numpy as np
 import pytest
+import tasked
 from ingle.convert import convert
 from shell import finished
+from test_runtime_seq2seq import recipe as seq2seq
 
 TEXT = "Shall I compare thee to a summer's day?"
 
@@ -104,6 +106,29 @@ def test_a_model_that_reads_does_not_continue_texts(options: tuple[str, ...], cl
     code, out, complaints = finished("run", classifier, *options, "Hello")
     assert (code, out) == (2, "")
     assert "does not continue text" in complaints and "ingle task" in complaints
+
+
+@pytest.mark.parametrize("options", [(), ("--raw",)])
+def test_a_decoder_with_another_head_does_not_continue_texts(options: tuple[str, ...], tmp_path: Path) -> None:
+    folder = encoders.write(tmp_path / "checkpoint", encoders.recipe("llama_score"))
+    path = convert(folder, tmp_path / "model.gguf", "f32").path
+    code, out, complaints = finished("run", path, *options, "Hello")
+    assert (code, out) == (2, "")
+    assert "does not continue text" in complaints
+    assert "it can do text-classification, feature-extraction: ingle task NAME MODEL TEXT" in complaints
+    code, _, complaints = finished("measure", path, "--on", path)
+    assert (code, "has another head" in complaints) == (2, True)
+
+
+def test_an_answer_is_printed_while_it_is_written(tmp_path: Path) -> None:
+    tasked.write(tmp_path / "checkpoint", seq2seq("t5"))
+    path = convert(tmp_path / "checkpoint", tmp_path / "model.gguf", "f32").path
+    settings = ("--max-new-tokens", "6", "--temperature", "2", "--seed", "4")
+    code, streamed, said = finished("task", "translation", path, "x", "y", "--stream", *settings)
+    assert (code, said.count("--max-new-tokens allows more")) == (0, 2)
+    assert streamed == finished("task", "translation", path, "x", "y", *settings)[1]
+    code, _, complaints = finished("task", "translation", path, "x", "--stream", "--json")
+    assert (code, "--stream prints texts" in complaints) == (2, True)
 
 
 def test_an_input_file_that_is_not_there_is_wrong_input(classifier: Path, tmp_path: Path) -> None:

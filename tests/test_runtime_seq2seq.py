@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tasked
 from ingle.convert import convert
-from ingle.convert.errors import BadRequest, ContextLengthExceeded, UnsupportedModel
+from ingle.convert.errors import BadRequest, Cancelled, ContextLengthExceeded, UnsupportedModel
 from ingle.runtime.tasks.model import TaskModel
 from ingle.runtime.tasks.seq2seq import Generation, Seq2Seq
+from ingle.runtime.tasks.text_stream import Teller
 
 RECIPES = Path(__file__).parent / "seq2seq"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
@@ -51,6 +53,71 @@ def test_texts_are_written_alone_as_together(t5: Seq2Seq) -> None:
     assert together == [t5.write([text], settings)[0][0].tokens for text in texts]
 
 
+def test_a_draw_comes_out_the_same_again_alone_and_together(t5: Seq2Seq) -> None:
+    texts = [text["input"] for text in recipe("t5")["golden"][0]["texts"][:8]]
+    settings = Generation(do_sample=True, temperature=1.5, seed=7, num_return_sequences=3, max_new_tokens=8)
+    together = [[answer.tokens for answer in answers] for answers in t5.write(texts, settings)]
+    assert together == [[answer.tokens for answer in t5.write([text], settings)[0]] for text in texts]
+    assert len({tokens for answers in together for tokens in answers}) > 12
+    other = t5.write(texts, replace(settings, seed=8))
+    assert [[answer.tokens for answer in answers] for answers in other] != together
+
+
+def test_the_likeliest_of_one_is_the_greedy_answer(t5: Seq2Seq) -> None:
+    case = recipe("t5")["golden"][0]
+    settings = Generation(do_sample=True, top_k=1, **case["settings"])
+    found = t5.write([text["input"] for text in case["texts"][:6]], settings)
+    assert [list(answers[0].tokens) for answers in found] == [text["ids"][0] for text in case["texts"][:6]]
+
+
+def test_whoever_gives_a_temperature_wants_a_draw(tmp_path: Path) -> None:
+    made = recipe("t5")
+    made["files"]["generation_config.json"] |= {"num_beams": 4, "max_new_tokens": 6}
+    tasked.write(tmp_path / "checkpoint", made)
+    with TaskModel(convert(tmp_path / "checkpoint", tmp_path / "m.gguf", "f32").path, threads=1) as model:
+        drawn = [model.task("text2text-generation", "x", temperature=2.0, seed=seed) for seed in range(4)]
+        assert len({one["generated_text"] for one in drawn}) > 1
+        assert all("score" not in one for one in drawn)  # no beams
+        greedy = model.task("text2text-generation", "x", temperature=0, num_beams=1)
+        assert greedy == model.task("text2text-generation", "x", num_beams=1)
+        with pytest.raises(BadRequest, match="top_p without do_sample"):
+            model.task("text2text-generation", "x", top_p=0.5, do_sample=False)
+        with pytest.raises(BadRequest, match="beams are searched, not drawn"):
+            model.task("text2text-generation", "x", do_sample=True, num_beams=2)
+
+
+def test_a_streamed_answer_is_the_same(tmp_path: Path) -> None:
+    made = recipe("t5")
+    tasked.write(tmp_path / "checkpoint", made)
+    with TaskModel(convert(tmp_path / "checkpoint", tmp_path / "m.gguf", "f32").path, threads=1) as model:
+        for settings in ({"max_new_tokens": 16}, {"temperature": 1.5, "seed": 3}):
+            for case in made["golden"][0]["texts"][:10]:
+                whole = model.task("summarization", case["input"], **settings)
+                with model.stream("summarization", case["input"], **settings) as pieces:
+                    told = list(pieces)
+                    assert "".join(told) == whole["summary_text"]
+                    assert pieces.result == whole
+        with pytest.raises(BadRequest, match="beams change their minds"):
+            list(model.stream("summarization", "x", num_beams=2))
+        with pytest.raises(BadRequest, match="has no parameter 'speed'"):
+            model.stream("summarization", "x", speed=2)
+        with model.stream("summarization", "x", max_new_tokens=4000, min_new_tokens=4000) as pieces:
+            next(iter(pieces))
+        with pytest.raises(Cancelled):
+            assert pieces.result
+        assert model.task("summarization", "x", max_new_tokens=4)["tokens"]  # the model works on
+
+
+def test_unfinished_characters_are_not_told() -> None:
+    told: list[str] = []
+    teller = Teller(lambda ids: bytes(ids).decode("utf-8", "replace"), told.append)
+    text = "naïve 🎉".encode()
+    for end in range(1, len(text) + 1):
+        teller.hear(text[:end])
+    teller.finish(text.decode())
+    assert told == ["n", "a", "ï", "v", "e", " ", "🎉"]
+
+
 def test_what_the_checkpoint_says_of_its_tasks_is_kept(tmp_path: Path) -> None:
     made = recipe("t5")
     made["config"]["task_specific_params"] = {
@@ -87,6 +154,7 @@ def test_a_text_is_cut_only_if_that_is_asked_for(t5: Seq2Seq) -> None:
     [
         ({"max_length": 1}, "max_length is 1"), ({"num_beams": 0}, "num_beams is 0"),
         ({"num_return_sequences": 2}, "num_return_sequences is 2"), ({"min_length": 30}, "min_length is 30"),
+        ({"top_p": 0.0}, "top_p is 0.0"), ({"temperature": -1.0}, "temperature is -1.0"),
         ({"early_stopping": "soon"}, "early_stopping"), ({"repetition_penalty": 0.0}, "repetition_penalty"),
     ],
 )  # fmt: skip

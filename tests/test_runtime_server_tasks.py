@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import judges
 import numpy as np
 import pytest
 import tasked
@@ -57,6 +59,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             }
         tasked.write(folder / name, recipe)
         files[name] = convert(folder / name, folder / f"{name}.gguf", "f32").path
+    judges.write(folder / "judge", judges.recipe("tied"))
+    files["judge"] = convert(folder / "judge", folder / "judge.gguf", "f32").path
     with served(TaskCatalog(files)) as running:
         yield running
 
@@ -80,6 +84,27 @@ def test_any_task_by_its_name(server: Served) -> None:
     answer = server.ask("POST", "/v1/tasks/summarization", body)
     assert answer.json["results"][0]["tokens"] == len(written["ids"][0])
     assert answer.json["results"][0]["finish_reason"] == "length"
+
+
+def test_a_task_that_writes_streams(server: Served) -> None:
+    body = {"model": "t5", "input": "Shall I?", "parameters": {"max_new_tokens": 12, "temperature": 1.5, "seed": 5}}
+    whole = server.ask("POST", "/v1/tasks/summarization", body).json
+    answer = server.ask("POST", "/v1/tasks/summarization", {**body, "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, last, end = [line.removeprefix(b"data: ") for line in answer.body.split(b"\n\n") if line]
+    assert (json.loads(last), end) == (whole, b"[DONE]")
+    deltas = [json.loads(event) for event in events if not event.startswith(b":")]
+    assert {(one["object"], one["task"], one["model"]) for one in deltas} == {("task.delta", "summarization", "t5")}
+    assert "".join(one["delta"] for one in deltas) == whole["results"][0]["summary_text"]
+    for wrong, words in (
+        ({"parameters": {"num_beams": 2}}, "beams change their minds"),
+        ({"input": ["a", "b"]}, "one input can be streamed"),
+        ({"model": "masks"}, "cannot do summarization"),
+    ):
+        refused = server.ask("POST", "/v1/tasks/summarization", {**body, "stream": True, **wrong})
+        assert (refused.status, words in refused.error["message"]) == (400, True)
+    refused = server.ask("POST", "/v1/tasks/fill-mask", {"model": "masks", "input": "<mask>", "stream": True})
+    assert (refused.status, "nothing to stream" in refused.error["message"]) == (400, True)
 
 
 def test_openais_embeddings(server: Served) -> None:
@@ -137,6 +162,20 @@ def test_classifying_as_vllm_and_as_tei(server: Served) -> None:
     assert [one["score"] for one in alone] == pytest.approx([one["score"] for one in found[0]], abs=1e-5)
 
 
+def test_a_judge_is_told_what_the_query_is_for(server: Served) -> None:
+    plain, told = judges.recipe("tied")["golden"]
+    for case in (plain, told):
+        body = {"model": "judge", "query": case["query"], "documents": case["documents"]}
+        body |= {"instruction": case["instruction"]} if case["instruction"] else {}
+        answer = server.ask("POST", "/v1/rerank", body)
+        assert answer.status == 200, answer.body
+        scores = {one["index"]: one["relevance_score"] for one in answer.json["results"]}
+        theirs = 1 / (1 + np.exp(-np.array(case["logits"])))
+        assert [scores[index] for index in range(len(scores))] == pytest.approx(list(theirs), abs=1e-3)
+    refused = server.ask("POST", "/v1/rerank", {"model": "rank", "query": "x", "documents": ["y"], "instruction": "z"})
+    assert (refused.status, "no instruction" in refused.error["message"]) == (400, True)
+
+
 def test_embedding_as_tei(server: Served) -> None:
     found = server.ask("POST", "/embed", {"model": "vectors", "inputs": "compare", "prompt_name": "query"}).json
     plain = server.ask("POST", "/embed", {"model": "vectors", "inputs": ["Shall I compare"]}).json
@@ -158,7 +197,7 @@ def test_embedding_as_tei(server: Served) -> None:
         ("/v1/tasks/fill-mask", {"model": "masks", "input": ["<mask>"], "parameters": {"top_k": "3"}}, "must be int"),
         ("/v1/tasks/question-answering", {"model": "labels", "input": {"question": "?"}}, "cannot do question-a"),
         ("/v1/tasks/zero-shot-classification", {"model": "labels", "input": "x"}, "needs candidate_labels"),
-        ("/v1/rerank", {"model": "labels", "query": "x", "documents": ["y"]}, "one output, a cross-encoder"),
+        ("/v1/rerank", {"model": "labels", "query": "x", "documents": ["y"]}, "one output (a cross-encoder)"),
         ("/v1/rerank", {"model": "rank", "query": "x", "documents": []}, "documents"),
         ("/v1/embeddings", {"model": "fake", "input": "x"}, "fake cannot do embeddings: it continues texts"),
         ("/v1/embeddings", {"model": "rank", "input": "x"}, "needs a model for embeddings"),

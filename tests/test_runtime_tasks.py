@@ -163,6 +163,15 @@ def test_texts_of_like_length_are_packed_into_steps() -> None:
     assert packing.steps([], 3, 512) == []
 
 
+def test_steps_are_read_side_by_side_but_for_what_is_too_long() -> None:
+    lengths = [700, 100, 100, 90, 80, 600, 10]
+    assert packing.rounds(lengths, 256, 200, readers=2) == [[[0]], [[5]], [[1, 2], [3, 4, 6]]]
+    assert packing.rounds([30, 20, 10, 5], 256, 200, readers=2) == [[[0, 3], [1, 2]]]
+    assert packing.rounds([30, 20, 10, 5], 1, 200, readers=2) == [[[0], [1]], [[2], [3]]]
+    assert packing.rounds([30], 256, 200, readers=2) == [[[0]]]
+    assert packing.rounds([], 256, 200, readers=2) == []
+
+
 def test_a_task_by_name_takes_and_gives_plain_values(tmp_path: Path) -> None:
     recipe = tasked.recipe("bert_answers")
     tasked.write(tmp_path / "checkpoint", recipe)

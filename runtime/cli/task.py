@@ -58,6 +58,9 @@ def _command(task: Any) -> click.Command:
         click.Option(["--threads"], type=click.IntRange(1), help="CPU threads; by default one per core."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ]  # fmt: skip
+    if task.stream is not None:
+        about = "Print an answer while it is written: greedily or drawn, without beams."
+        parameters.append(click.Option(["--stream", "streams"], is_flag=True, help=about))
     about = f"{task.help[0].upper()}{task.help[1:]}. A TEXT of - is read from standard input."
     return click.Command(task.name, callback=run, params=parameters, help=about, short_help=task.help)
 
@@ -78,8 +81,10 @@ def _run(name: str, model: str, texts: Sequence[str], options: Mapping[str, Any]
 
     settings = dict(options)
     source, output, as_json = settings.pop("source"), settings.pop("output"), settings.pop("as_json")
-    threads = settings.pop("threads")
+    threads, streams = settings.pop("threads"), settings.pop("streams", False)
     given = {key: value for key, value in settings.items() if value not in (None, ())}
+    if streams and (source or as_json):
+        raise BadRequest("--stream prints texts", hint="leave --json and --input out", param="stream")
     _check(texts, source, output)
     inputs = [] if source else _inputs(name, [_read(text) for text in texts])
     with progress_bar() as progress:
@@ -87,6 +92,10 @@ def _run(name: str, model: str, texts: Sequence[str], options: Mapping[str, Any]
     with loaded:
         if source:
             _over_file(loaded, name, source, output, given)
+            return
+        if streams:
+            for one in inputs:
+                _stream(loaded, name, one, given)
             return
         results = loaded.run(name, inputs, given)
     _say_what_was_cut(results)
@@ -103,6 +112,20 @@ def _over_file(model: Any, name: str, source: Path, output: Path, given: Mapping
     with progress_bar() as progress:
         kept = jsonl.run(source, output, lambda inputs: model.run(name, list(inputs), given), progress)
     note(f"{output}: {f'went on behind {kept:,} results of an earlier run' if kept else 'complete'}")
+
+
+def _stream(model: Any, name: str, one: Any, given: Mapping[str, Any]) -> None:
+    with model.stream(name, one, **given) as pieces:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        click.echo()
+        _say_what_was_cut([pieces.result])
+        _say_where_it_ended(pieces.result)
+
+
+def _say_where_it_ended(result: Mapping[str, Any]) -> None:
+    if result["finish_reason"] == "length":
+        note(f"cut at {result['tokens']} tokens; --max-new-tokens allows more")
 
 
 def _check(texts: Sequence[str], source: Path | None, output: Path | None) -> None:
@@ -157,8 +180,7 @@ def _show(given: Any, result: Mapping[str, Any]) -> None:
     written = next((value for key, value in result.items() if key.endswith("_text")), None)
     if written is not None:
         click.echo(written)
-        if result["finish_reason"] == "length":
-            note(f"cut at {result['tokens']} tokens; --max-new-tokens allows more")
+        _say_where_it_ended(result)
         return
     click.echo(given if isinstance(given, str) else next(iter(given.values())))
     for rows in _tables(given, result):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError, UnsupportedModel
+from ..abilities import of_file
 from ..llama.model import NativeModel
 from ..llama.projector import NativeProjector
 from ..machine import thread_count
@@ -75,7 +76,7 @@ class Engine:
             if not self._model.generates:
                 raise UnsupportedModel(
                     f"{path} is a {self._model.architecture} model, which does not continue text",
-                    hint="`ingle task --help` lists what such models do: ingle task NAME MODEL TEXT",
+                    hint=_what_it_does(self._model),
                 )
             self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options, chosen)
@@ -195,3 +196,9 @@ def _projector(options: LoadOptions, model: NativeModel) -> NativeProjector | No
     if options.mmproj is None:
         return None
     return NativeProjector(Path(options.mmproj), model, options.threads_prefill or options.threads or thread_count())
+
+
+def _what_it_does(model: NativeModel) -> str:
+    tasks = ", ".join(of_file(model.metadata))
+    known = f"it can do {tasks}" if tasks else "`ingle task --help` lists what it can do"
+    return f"{known}: ingle task NAME MODEL TEXT"

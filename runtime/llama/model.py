@@ -11,6 +11,7 @@ from typing import Any
 
 from ...convert import gguf
 from ...convert.errors import InputError, LoadFailed
+from ..abilities import HEAD_TASK
 from ..options import AdapterFile
 from .adapter import NativeAdapter
 from .kernels import extra_buffers_work
@@ -154,9 +155,12 @@ class NativeModel:
 
     @property
     def generates(self) -> bool:
-        """Whether this is a plain decoder that sees only what came before, which is what the engine can run."""
+        """Whether this is a plain decoder that sees only what came before, which is what the engine can run; not one
+        whose states go into another head or into an embedding."""
         decodes = self._lib.llama_model_has_decoder(self.handle) and not self._lib.llama_model_has_encoder(self.handle)
-        return bool(decodes and self.metadata.get(f"{self.architecture}.attention.causal", True))
+        causal = self.metadata.get(f"{self.architecture}.attention.causal", True)
+        pooled = integer(self.metadata, f"{self.architecture}.pooling_type", 0) > 0
+        return bool(decodes and causal and not pooled and HEAD_TASK not in self.metadata)
 
     @property
     def pairs(self) -> bool:

@@ -29,5 +29,5 @@ def loaded(path: Path, stack: ExitStack) -> NativeModel:
     model = NativeModel(path)
     stack.callback(model.close)
     if not model.generates:
-        raise UnsupportedModel(f"{path} predicts no next tokens: it is an encoder, or has one")
+        raise UnsupportedModel(f"{path} predicts no next tokens: it is an encoder, has one, or has another head")
     return model

@@ -31,10 +31,14 @@ class TaskRequest(Body):
     model: ModelName = None
     input: Any = Field(validation_alias=AliasChoices("input", "inputs"))
     parameters: dict[str, Any] | None = None
+    stream: bool | None = None
 
     def asked(self) -> Asked:
         inputs = self.input if isinstance(self.input, list) else [self.input]
-        return Asked(self.model, self.task, inputs, self._written, self.parameters or {})
+        if self.stream and len(inputs) != 1:
+            raise BadRequest(f"one input can be streamed, and there are {len(inputs)}", param="stream")
+        given = self.parameters or {}
+        return Asked(self.model, self.task, inputs, self._written, given, streams=bool(self.stream))
 
     def _written(self, model: str, results: list[Any]) -> dict[str, Any]:
         return {"object": "list", "model": model, "task": self.task, "results": results}
@@ -53,11 +57,13 @@ class RerankRequest(Body):
     top_n: Count | None = None
     return_documents: bool | None = None
     truncate: bool | None = None
+    instruction: str | None = None
 
     def asked(self) -> Asked:
         texts = [one if isinstance(one, str) else one.text for one in self.documents]
         given = {"query": self.query, "documents": texts}
-        return Asked(self.model, "rerank", [given], self._written, _said(top_k=self.top_n, truncate=self.truncate))
+        said = _said(top_k=self.top_n, truncate=self.truncate, instruction=self.instruction)
+        return Asked(self.model, "rerank", [given], self._written, said)
 
     def _written(self, model: str, results: list[Any]) -> dict[str, Any]:
         shows = self.return_documents is not False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,8 +18,8 @@ from .body import read_json
 from .errors import shown
 from .exchange import IGNORED_HEADER, printable
 from .keeping import Kept, of_header
-from .pool import Pool
-from .sse import ClientLeft, Gone, attended
+from .pool import Lease, Pool
+from .sse import ClientLeft, EventStream, Gone, attended
 
 MOST_INPUTS = 2048
 
@@ -37,14 +38,16 @@ class Tasker(Protocol):
 
     @property
     def tasks(self) -> Sequence[str]: ...
-    def begin(self, name: str, inputs: Any, parameters: Mapping[str, Any]) -> Running: ...
+    def begin(
+        self, name: str, inputs: Any, parameters: Mapping[str, Any], tell: Callable[[str], object] | None = ...
+    ) -> Running: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A validated request. model: None for the one of requests that name none. write: the name of the model and the
     results of the inputs -> the body of the answer. ignored: fields that nobody knows. keep_alive_s: how long the model
-    stays after it, if said."""
+    stays after it, if said. streams: the one answer is wanted while it is written."""
 
     model: str | None
     task: str
@@ -53,6 +56,7 @@ class Asked:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     ignored: Sequence[str] = ()
     keep_alive_s: float | None = None
+    streams: bool = False
 
 
 class Body(Kept):
@@ -92,11 +96,13 @@ class Tasking:
             header = of_header(request)
             asked = await asyncio.to_thread(self._asked, kind, {**await read_json(request), **values}, header)
             request.state.ignored = printable(asked.ignored)
-            body = await attended(request.receive, self._answer(asked))
+            headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
+            if asked.streams:
+                streaming = await self._streaming(request, asked)
+                return EventStream(streaming.events(), streaming.close, headers)
+            return JSONResponse(await attended(request.receive, self._answer(asked)), headers=headers)
         except (ClientLeft, ClientDisconnect):
             return Gone()
-        headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
-        return JSONResponse(body, headers=headers)
 
     def _asked(self, kind: type[Body], body: Mapping[str, Any], header: float | None) -> Asked:
         posted = kind.parse(body)
@@ -109,22 +115,71 @@ class Tasking:
     async def _answer(self, asked: Asked) -> Any:
         lease = await self.pool.lease(asked.model, asked.keep_alive_s)
         try:
-            if not isinstance(lease.model, Tasker):
-                _known(asked.task)
-                raise UnsupportedModel(
-                    f"{lease.name} cannot do {asked.task}: it continues texts",
-                    hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",
-                )
-            results = await (await _begun(lease.model, asked)).wait()
+            results = await (await _begun(lease, asked)).wait()
         finally:
             lease.release()
         return asked.write(lease.name, results)
 
+    async def _streaming(self, request: Request, asked: Asked) -> Streaming:
+        streaming = Streaming(await attended(request.receive, self.pool.lease(asked.model, asked.keep_alive_s)), asked)
+        try:
+            await attended(request.receive, streaming.begin())
+        except BaseException:
+            streaming.close()
+            raise
+        return streaming
 
-async def _begun(model: Tasker, asked: Asked) -> Running:
+
+class Streaming:
+    """The one answer to a request while it is being written."""
+
+    def __init__(self, lease: Lease, asked: Asked) -> None:
+        self._lease, self._asked = lease, asked
+        self._loop, self._pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        self._first: str | None = None
+        self._ending: asyncio.Future[Any] | None = None
+
+    async def begin(self) -> None:
+        """Until there is a piece of the text. Raises what is wrong with the request."""
+        running = await _begun(self._lease, self._asked, self._tell)
+        self._ending = asyncio.ensure_future(running.wait())
+        self._ending.add_done_callback(lambda _: self._pieces.put_nowait(None))
+        self._first = await self._pieces.get()
+        if self._first is None:
+            await self._ending
+
+    async def events(self) -> AsyncIterator[Any]:
+        """The text in pieces, and then what is answered without streaming."""
+        about = {"object": "task.delta", "model": self._lease.name, "task": self._asked.task}
+        piece = self._first
+        while piece is not None:
+            yield {**about, "delta": piece}
+            piece = await self._pieces.get()
+        if self._ending is not None:
+            yield self._asked.write(self._lease.name, await self._ending)
+
+    def close(self) -> None:
+        """Give the work up, unless it is done."""
+        if self._ending is not None:
+            self._ending.cancel()
+        self._lease.release()
+
+    def _tell(self, piece: str) -> None:
+        with contextlib.suppress(RuntimeError):  # a server that has ended hears no more
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+async def _begun(lease: Lease, asked: Asked, tell: Callable[[str], object] | None = None) -> Running:
     """Beginning writes the inputs to a pipe, so it happens in a thread. If the request is given up meanwhile, so is the
     work as soon as there is some."""
-    beginning = asyncio.to_thread(model.begin, asked.task, list(asked.inputs), asked.parameters)
+    model = lease.model
+    if not isinstance(model, Tasker):
+        _known(asked.task)
+        raise UnsupportedModel(
+            f"{lease.name} cannot do {asked.task}: it continues texts",
+            hint="/v1/chat/completions and /v1/completions serve it; tasks need a model that reads",
+        )
+    beginning = asyncio.to_thread(model.begin, asked.task, list(asked.inputs), asked.parameters, tell)
     begun = asyncio.ensure_future(beginning)
     try:
         return await asyncio.shield(begun)

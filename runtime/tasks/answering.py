@@ -14,8 +14,9 @@ import numpy as np
 
 from ...convert.errors import BadRequest
 from ...convert.progress import Progress, silent
+from ..abilities import ANSWER
 from .head import Array
-from .heads import ANSWER, needed
+from .heads import needed
 from .text import Encoded
 
 if TYPE_CHECKING:

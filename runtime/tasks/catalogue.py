@@ -149,7 +149,11 @@ READING = (
         "documents by how well they answer a query",
         ("query", "documents*"),
         _rerank,
-        {"top_k": TOP_K, **LENGTHS},
+        {
+            "top_k": TOP_K,
+            "instruction": Parameter(str, "", help="what the query is for, in words; for models that answer yes or no"),
+            **LENGTHS,
+        },
     ),
     Task(
         "text-classification",

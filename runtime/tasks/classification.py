@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...convert.progress import Progress, silent
+from ..abilities import SEQUENCE
 from .head import Array, Head
-from .heads import SEQUENCE, needed
+from .heads import needed
 from .scores import sigmoid, softmax
 from .text import Text
 
@@ -56,7 +57,7 @@ def classify(
     """
     head = needed(encoder, SEQUENCE, "text-classification")
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = [encoder.encode(text, length) for text in texts]
+    encoded = encoder.encode_all(texts, length)
     found = encoder.read(encoded, head.run, progress)
     return [
         Classification(head.labels, _floats(logits), _floats(probabilities(head, logits)), text.cut)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...convert.errors import BadGGUF, BadRequest
 from ...convert.progress import Progress, silent
+from ..abilities import FEATURES
 from .head import POOLINGS, Array, Head, normalized
-from .heads import FEATURES
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -61,7 +61,7 @@ def embed(
     before = prompt_text(encoder, prompt)
     head = pooled(encoder, pooling)
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = [encoder.encode(before + text, length) for text in texts]
+    encoded = encoder.encode_all([before + text for text in texts], length)
     found = encoder.read(encoded, head.run, progress)
     vectors = np.stack(found) if found else np.zeros((0, 0), np.float32)
     if normalize:
@@ -91,7 +91,7 @@ def features(
 ) -> list[Array]:
     """The states of the tokens of each text, (tokens, width)."""
     length = encoder.length(truncate=truncate, max_length=max_length)
-    return encoder.read([encoder.encode(text, length) for text in texts], progress=progress)
+    return encoder.read(encoder.encode_all(texts, length), progress=progress)
 
 
 def pooled(encoder: Encoder, pooling: str | None) -> Head:

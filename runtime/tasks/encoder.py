@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from ..machine import available_memory_bytes
 from . import classification, embedding, packing
 from .classification import Classification
 from .head import Array, Head
+from .judging import Judge
 from .loaded import Loaded
+from .readers import Readers, Step
 from .text import Encoded, Length, Text, TextTokenizer
 
 SMALLEST_CONTEXT = 64
@@ -38,6 +41,7 @@ class Encoder(Loaded[StatesContext]):
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         super().__init__(path, threads)
+        self._readers: Readers | None = None
         self._file = gguf.read(path)
         self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
         self._lowers = self.metadata.get("ingle.lower_case") is True
@@ -63,6 +67,11 @@ class Encoder(Loaded[StatesContext]):
     def metadata(self) -> Mapping[str, gguf.Value]:
         return self.model.metadata
 
+    @cached_property
+    def judge(self) -> Judge:
+        """What makes prompts of a query and a document, for a language model that judges."""
+        return Judge(self.metadata, self.model.vocab)
+
     def length(self, *, truncate: bool = False, max_length: int | None = None) -> Length:
         """How long a text may be: as long as the model reads, or ``max_length`` where that is less."""
         return Length(min(max_length or self.longest_text, self.longest_text), truncate)
@@ -73,8 +82,11 @@ class Encoder(Loaded[StatesContext]):
 
     def encode(self, text: Text, length: Length | None = None) -> Encoded:
         """A text, or a pair, as the model reads it; see :meth:`TextTokenizer.encode`."""
-        read = text.lower() if self._lowers and isinstance(text, str) else text
-        return self.text.encode(read, length or self.length())
+        return self.text.encode(self._cased(text), length or self.length())
+
+    def encode_all(self, texts: Iterable[Text], length: Length | None = None) -> list[Encoded]:
+        """The same of several, on all cores."""
+        return self.text.encode_all([self._cased(text) for text in texts], length or self.length())
 
     def states(self, tokens: Sequence[int]) -> Array:
         """The states of the tokens behind the last layer, (tokens, width)."""
@@ -88,13 +100,13 @@ class Encoder(Loaded[StatesContext]):
     ) -> list[Array]:
         """What ``then`` makes of the states of each text, in order. Texts of like length are computed together."""
         found: list[Array] = [np.zeros(0, np.float32)] * len(texts)
-        lengths = [len(text.ids) for text in texts]
-        done = 0
-        budget = packing.FLASH_STEP_TOKENS if self._flash else packing.STEP_TOKENS
-        for step in packing.steps(lengths, most_texts(self.model), budget):
-            for index, states in zip(step, self._computed([texts[index] for index in step], progress), strict=True):
-                found[index] = then(states)
-            done += len(step)
+        lengths, done = [len(text.ids) for text in texts], 0
+        for steps in packing.rounds(lengths, most_texts(self.model), self._budget, self.threads):
+            made = self._made([self._step([texts[index] for index in step]) for step in steps], then, progress)
+            for step, results in zip(steps, made, strict=True):
+                for index, result in zip(step, results, strict=True):
+                    found[index] = result
+                done += len(step)
             progress("read", done, len(texts))
         return found
 
@@ -118,11 +130,26 @@ class Encoder(Loaded[StatesContext]):
         """The labels of each text or pair; see :func:`.classification.classify`."""
         return classification.classify(self, texts, truncate=truncate)
 
-    def _computed(self, texts: Sequence[Encoded], progress: Progress) -> list[Array]:
-        ids = [text.ids for text in texts]
-        inputs = self._inputs(texts) if any(any(text.segments) for text in texts) else None
+    def _cased(self, text: Text) -> Text:
+        return text.lower() if self._lowers and isinstance(text, str) else text
+
+    @property
+    def _budget(self) -> int:
+        """Tokens of a step."""
+        return packing.FLASH_STEP_TOKENS if self._flash else packing.STEP_TOKENS
+
+    def _step(self, texts: Sequence[Encoded]) -> Step:
+        return Step([text.ids for text in texts], self._inputs(texts) if any(any(t.segments) for t in texts) else None)
+
+    def _made(self, steps: Sequence[Step], then: Callable[[Array], Array], progress: Progress) -> list[list[Array]]:
+        """What ``then`` makes of the states of each text of each step: one is computed by all threads, several by one
+        each."""
         with self._turn(progress):
-            return self._ready(sum(map(len, ids))).states(ids, inputs)
+            if len(steps) > 1:
+                return self._together().read(steps, then)
+            (step,) = steps
+            states = self._ready(sum(map(len, step.texts))).states(step.texts, step.inputs)
+        return [[then(each) for each in states]]
 
     def _inputs(self, texts: Iterable[Encoded]) -> Array:
         """The embeddings of the tokens, with what makes their segment of segment 0, which llama.cpp adds to all."""
@@ -138,6 +165,18 @@ class Encoder(Loaded[StatesContext]):
     def _score_bytes(self, tokens: int) -> int:
         """Memory for how each token attends to each other, before and after softmax, which flash attention spares."""
         return 2 * 4 * attention_heads(self.metadata) * tokens**2
+
+    def _together(self) -> Readers:
+        self._require_open()
+        if self._readers is None:
+            self._readers = Readers(self.model, self.threads, self._budget, self._abort, flash=self._flash)
+        return self._readers
+
+    def _drop_context(self) -> None:
+        super()._drop_context()
+        if self._readers is not None and self.closed:
+            self._readers.close()
+            self._readers = None
 
     def _ready(self, tokens: int) -> StatesContext:
         """A context for a step of ``tokens``: as small as will do, for its buffers grow with its square."""

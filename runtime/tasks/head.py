@@ -54,6 +54,7 @@ FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0),
     "silu": _silu,
     "tanh": lambda x: np.tanh(x),
+    "margin": lambda x: x[..., :1] - x[..., 1:],
     "normalize": normalized,
 }
 

@@ -10,13 +10,15 @@ from typing import Any
 from ...convert import gguf
 from ...convert.errors import BadRequest, EngineClosed, UnsupportedModel
 from ...convert.progress import Progress, silent
+from ..abilities import POOLED
 from ..request import ModelInfo, Sampling
 from .catalogue import TASKS
 from .encoder import Encoder
 from .head import KEY as HEAD
-from .heads import POOLED, possible, unfit
+from .heads import possible, unfit
 from .seq2seq import Seq2Seq
-from .task import Task
+from .task import Settings, Task
+from .text_stream import Tell, TextStream
 from .work import Work
 from .writing import WRITING
 
@@ -112,6 +114,41 @@ class TaskModel:
         self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None, progress: Progress = silent
     ) -> Any:
         """The same as :meth:`task`; ``progress`` hears how far it is."""
+        task, settings = self._prepared(name, parameters)
+        single = isinstance(inputs, str | Mapping)
+        results = task.run(self._model, task.inputs([inputs] if single else list(inputs)), settings, progress)
+        return results[0] if single else results
+
+    def stream(self, name: str, one: str | Mapping[str, Any], /, **parameters: Any) -> TextStream:
+        """The answer to one input while it is being written, greedily or drawn; for the tasks that write.
+
+            with model.stream("summarization", text) as pieces:
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+
+        Raises:
+            What :meth:`task` does; some of it when the pieces are read.
+        """
+        self._prepared(name, parameters)
+        work = Work()
+        return TextStream(lambda tell: self.tell(name, one, parameters, tell, work), lambda: self._model.give_up(work))
+
+    def tell(
+        self,
+        name: str,
+        one: str | Mapping[str, Any],
+        parameters: Mapping[str, Any] | None,
+        tell: Tell,
+        progress: Progress = silent,
+    ) -> Any:
+        """The result for one input; ``tell`` hears its text while it is being written."""
+        task, settings = self._prepared(name, parameters)
+        if task.stream is None:
+            able = ", ".join(task.name for task in TASKS.values() if task.stream)
+            raise BadRequest(f"{name} has nothing to stream", hint=f"{able} have", param="stream")
+        return task.stream(self._model, task.inputs([one])[0], settings, progress, tell)
+
+    def _prepared(self, name: str, parameters: Mapping[str, Any] | None) -> tuple[Task, Settings]:
         if not self.alive:
             raise EngineClosed(f"{self.name} is closed")
         task = TASKS.get(name)
@@ -119,10 +156,7 @@ class TaskModel:
             raise BadRequest(f"there is no task {name!r}", hint=f"there are {', '.join(TASKS)}", param="task")
         given = dict(parameters or {})
         self._check(task, given)
-        settings = task.settings(given)
-        single = isinstance(inputs, str | Mapping)
-        results = task.run(self._model, task.inputs([inputs] if single else list(inputs)), settings, progress)
-        return results[0] if single else results
+        return task, task.settings(given)
 
     def give_up(self, work: Work) -> None:
         """End what reports to ``work`` with :class:`Cancelled`, wherever it is."""

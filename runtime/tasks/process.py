@@ -23,6 +23,7 @@ from ..engine.at_exit import close_at_exit
 from ..engine.wire import Answer, Call
 from ..request import EngineStats, ModelInfo
 from .model import Inputs, TaskModel
+from .text_stream import Tell
 from .work import Work
 
 STOP_S = 5.0
@@ -35,6 +36,14 @@ class Ready:
 
     info: ModelInfo
     tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next text of an answer that is being written."""
+
+    id: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class TaskProcess:
         self._lock, self._send_lock = threading.Lock(), threading.Lock()
         self._ids = itertools.count()
         self._calls: dict[int, Future[Any]] = {}
+        self._tells: dict[int, Tell] = {}
         self._failure: IngleError | None = None
         ready = self._load(path, threads)
         self.info, self.tasks = ready.info, ready.tasks
@@ -96,15 +106,20 @@ class TaskProcess:
         """See :meth:`TaskModel.run`."""
         return self.begin(name, inputs, parameters).result()
 
-    def begin(self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None) -> Running:
-        """The same, without waiting for it."""
+    def begin(
+        self, name: str, inputs: Inputs, parameters: Mapping[str, Any] | None = None, tell: Tell | None = None
+    ) -> Running:
+        """The same, without waiting for it. tell: hears the text of the one answer while it is written, in a thread
+        that everybody's answers come through."""
         number, answer = next(self._ids), Future[Any]()
         answer.set_running_or_notify_cancel()  # only the child ends it
         with self._lock:
             if self._failure is not None:
                 raise self._failure
             self._calls[number] = answer
-        arguments = {"name": name, "inputs": inputs, "parameters": parameters}
+            if tell is not None:
+                self._tells[number] = tell
+        arguments = {"name": name, "inputs": inputs, "parameters": parameters, "streams": tell is not None}
         self._send(Call(number, RUN, arguments))
         return Running(answer, lambda: self._send(Call(number, GIVE_UP, {})))
 
@@ -162,12 +177,17 @@ class TaskProcess:
     def _read(self) -> None:
         while True:
             try:
-                message: Answer = self._connection.recv()
+                message: Answer | Piece = self._connection.recv()
             except (EOFError, OSError):
                 self._fail(self._crash())
                 return
+            if isinstance(message, Piece):
+                if (tell := self._tells.get(message.id)) is not None:
+                    tell(message.text)
+                continue
             with self._lock:
                 waiting = self._calls.pop(message.id, None)
+                self._tells.pop(message.id, None)
             if waiting is not None:
                 waiting.set_result(message.outcome)
 
@@ -176,6 +196,7 @@ class TaskProcess:
         with self._lock:
             self._failure = self._failure or error
             calls, self._calls = self._calls, {}
+            self._tells.clear()
         for answer in calls.values():
             answer.set_result(self._failure)
 
@@ -232,14 +253,23 @@ class _Desk:
 
     def _answer(self, call: Call) -> None:
         try:
-            outcome: Any = self._model.run(**call.arguments, progress=self._works[call.id])
+            outcome: Any = self._done(call.id, **call.arguments)
         except IngleError as error:
             outcome = error
         except Exception as error:  # a fault of ours must be an answer, too, or its caller would wait for ever
             outcome = IngleError(f"{type(error).__name__}: {error}", hint="this is a fault of ingle")
         del self._works[call.id]
+        self._send(Answer(call.id, outcome))
+
+    def _done(self, number: int, name: str, inputs: Any, parameters: Mapping[str, Any] | None, streams: bool) -> Any:
+        work = self._works[number]
+        if not streams:
+            return self._model.run(name, inputs, parameters, work)
+        return [self._model.tell(name, inputs[0], parameters, lambda text: self._send(Piece(number, text)), work)]
+
+    def _send(self, message: Answer | Piece) -> None:
         with self._sending:
-            self._connection.send(Answer(call.id, outcome))
+            self._connection.send(message)
 
 
 def _spawn() -> tuple[Connection, subprocess.Popen[bytes]]:

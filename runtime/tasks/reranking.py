@@ -1,4 +1,5 @@
-"""Reranking: how well documents answer a query, by a cross-encoder that reads each with the query."""
+"""Reranking: how well documents answer a query, by a cross-encoder that reads each with the query, or by a language
+model that is asked."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...convert.errors import BadRequest
 from ...convert.progress import Progress, silent
-from .heads import SEQUENCE, needed, unfit
+from ..abilities import RELEVANCE, SEQUENCE
+from .embedding import prompt_text
+from .heads import unfit
 from .scores import sigmoid
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ def rerank(
     query: str,
     documents: Sequence[str],
     *,
+    instruction: str = "",
     top_k: int | None = None,
     truncate: bool = False,
     max_length: int | None = None,
@@ -41,14 +46,23 @@ def rerank(
 ) -> list[Ranked]:
     """The documents, the best first; as many as ``top_k`` if given. The score is the logit's sigmoid.
 
+    instruction: what the query is for, in words, for language models that judge; empty for what the model says itself.
+
     Raises:
-        UnsupportedModel: the model is no cross-encoder of one output. ContextLengthExceeded: a pair is too long.
+        UnsupportedModel: the model is no cross-encoder of one output, and no language model that judges.
+        BadRequest: an instruction for a cross-encoder. ContextLengthExceeded: a pair is too long.
     """
-    head = needed(encoder, SEQUENCE, "rerank")
-    if len(head.labels) != 1:
+    head = encoder.head
+    if head is None or not (head.task == RELEVANCE or (head.task == SEQUENCE and len(head.labels) == 1)):
         raise unfit(encoder, "rerank")
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = [encoder.encode((query, document), length) for document in documents]
+    if head.task == RELEVANCE:
+        said = instruction or prompt_text(encoder, "")
+        encoded = [encoder.judge.encode(query, document, said, length) for document in documents]
+    elif instruction:
+        raise BadRequest(f"{encoder.name} reads a query and a document, and no instruction", param="instruction")
+    else:
+        encoded = encoder.encode_all([(query, document) for document in documents], length)
     logits = np.array([out[0] for out in encoder.read(encoded, head.run, progress)], np.float32)
     scores = sigmoid(logits)
     return [

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...convert.errors import BadRequest
 from ...convert.progress import Progress, silent
+from ..abilities import TOKENS
 from .head import Array, Head
-from .heads import TOKENS, needed
+from .heads import needed
 from .scores import softmax
 from .text import Encoded, TextTokenizer
 
@@ -81,7 +82,7 @@ def tag(
         )
     tokenizer, length = encoder.text, encoder.length(truncate=truncate, max_length=max_length)
     marks_subwords = tokenizer.has_subwords
-    encoded = [encoder.encode(text, length) for text in texts]
+    encoded = encoder.encode_all(texts, length)
     found = encoder.read(encoded, lambda states: softmax(head.run(states)), progress)
     results = []
     for text, tokens, scores in zip(texts, encoded, found, strict=True):

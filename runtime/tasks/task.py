@@ -8,11 +8,14 @@ from typing import Any
 
 from ...convert.errors import BadRequest
 from ...convert.progress import Progress
+from .text_stream import Tell
 
 Settings = dict[str, Any]
 Run = Callable[[Any, Sequence[Any], Settings, Progress], list[Any]]
 """A loaded model (an Encoder, or a Seq2Seq for a task that writes), inputs with their keys, all parameters with values,
 and whom to tell how far it is -> one result per input."""
+Stream = Callable[[Any, Any, Settings, Progress, Tell], Any]
+"""The same for one input, whose answer is told while it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Parameter:
 @dataclass(frozen=True, slots=True)
 class Task:
     """fields: the keys of an input, the optional ones with ``?``, a list of texts with ``*``; the first stands for the
-    whole where it is alone. writes: needs a model that writes (a Seq2Seq), not one that reads."""
+    whole where it is alone. writes: needs a model that writes (a Seq2Seq), not one that reads. stream: where an answer
+    can be told while it is written."""
 
     name: str
     help: str
@@ -39,6 +43,7 @@ class Task:
     run: Run
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     writes: bool = False
+    stream: Stream | None = None
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         """All parameters with their values.

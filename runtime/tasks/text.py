@@ -7,7 +7,7 @@ tokenizer, which knows neither pairs nor offsets.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,22 +38,37 @@ class Length:
     strategy: Strategy = "longest_first"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoded:
     """A text, or a pair, as the model reads it; one entry per token.
 
-    segments: 0 or 1, as the model is told them. offsets: start and end in characters of the text that the token is of.
-    texts: which text that is, None for a token that the tokenizer put around it, which ``special`` marks, too.
-    words: the number of the word in its text. cut: how many tokens were left out.
+    segments: 0 or 1, as the model is told them. cut: how many tokens were left out. source: where each token is from,
+    where the tokenizer is the checkpoint's own.
     """
 
-    ids: tuple[int, ...]
-    segments: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...] = ()
-    texts: tuple[int | None, ...] = ()
-    special: tuple[bool, ...] = ()
-    words: tuple[int | None, ...] = ()
+    ids: Sequence[int]
+    segments: Sequence[int]
     cut: int = 0
+    source: Encoding | None = None
+
+    @cached_property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Start and end in characters of the text that the token is of."""
+        return self.source.offsets if self.source else []
+
+    @cached_property
+    def texts(self) -> list[int | None]:
+        """Which text that is; None for a token that the tokenizer put around it, which ``special`` marks, too."""
+        return self.source.sequence_ids if self.source else []
+
+    @cached_property
+    def special(self) -> list[int]:
+        return self.source.special_tokens_mask if self.source else []
+
+    @cached_property
+    def words(self) -> list[int | None]:
+        """The number of the word in its text."""
+        return self.source.word_ids if self.source else []
 
 
 class TextTokenizer:
@@ -84,13 +99,26 @@ class TextTokenizer:
             surrogate pair. UnsupportedModel: a pair, and the file does not have its tokenizer.
         """
         first, second = (text, None) if isinstance(text, str) else text
-        found = self._whole(first, second)
+        return self._fitting(text, self._whole(first, second), length)
+
+    def encode_all(self, texts: Sequence[Text], length: Length) -> list[Encoded]:
+        """The same of several, on all cores."""
+        if not self.exact:
+            return [self.encode(text, length) for text in texts]
+        for text in texts:
+            self._check(*([text] if isinstance(text, str) else text))
+        with self._lock:
+            found = self.tokenizer.encode_batch(list(texts))
+        return [self._fitting(text, self._of(one), length) for text, one in zip(texts, found, strict=True)]
+
+    def _fitting(self, text: Text, found: Encoded, length: Length) -> Encoded:
         if not found.ids:
             raise BadRequest("the text is empty, and this tokenizer adds nothing to it", param="input")
         if len(found.ids) <= length.most:
             return found
         if not length.truncate:
             raise too_long(len(found.ids), length.most)
+        first, second = (text, None) if isinstance(text, str) else text
         return self._shortened(first, second, length, len(found.ids))
 
     def windows(self, first: str, second: str, most: int, stride: int) -> list[Encoded]:
@@ -192,15 +220,8 @@ class TextTokenizer:
                 tokenizer.no_truncation()
 
     def _of(self, encoding: Encoding) -> Encoded:
-        ids = tuple(encoding.ids)
-        return Encoded(
-            ids,
-            tuple(encoding.type_ids) if self._segmented else (0,) * len(ids),
-            tuple(encoding.offsets),
-            tuple(encoding.sequence_ids),
-            tuple(map(bool, encoding.special_tokens_mask)),
-            tuple(encoding.word_ids),
-        )
+        ids = encoding.ids
+        return Encoded(ids, encoding.type_ids if self._segmented else [0] * len(ids), source=encoding)
 
     def _check(self, *texts: str) -> None:
         for text in texts:

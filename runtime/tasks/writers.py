@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .beams import BeamSearch, Rules
 from .constraints import Constraints
+from .odds import Odds
 from .scores import log_softmax
 
 Array = NDArray[np.float32]
@@ -48,12 +49,28 @@ class Greedy:
         return self._tokens[-1:]
 
     def advance(self, logits: Array) -> None:
-        self._tokens.append(int(np.argmax(self._constraints.apply(self._tokens, logits[0]))))
+        self._tokens.append(self._chosen(self._constraints.apply(self._tokens, logits[0])))
         rules = self._constraints
         self.done = self._tokens[-1] in rules.ends or len(self._tokens) >= rules.max_length
 
     def results(self, count: int) -> list[Answer]:
         return [(tuple(self._tokens), None)]
+
+    def _chosen(self, scores: Array) -> int:
+        return int(np.argmax(scores))
+
+
+class Sampled(Greedy):
+    """A token as often as it is probable."""
+
+    def __init__(
+        self, slot: int, start: int, constraints: Constraints, odds: Odds, random: np.random.Generator
+    ) -> None:
+        super().__init__(slot, start, constraints)
+        self._odds, self._random = odds, random
+
+    def _chosen(self, scores: Array) -> int:
+        return self._odds.draw(scores, self._random)
 
 
 class Beams:

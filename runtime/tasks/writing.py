@@ -9,7 +9,8 @@ from typing import Any
 from ...convert.errors import BadRequest
 from ...convert.progress import Progress
 from .seq2seq import Generation, Seq2Seq, Written
-from .task import Parameter, Run, Settings, Task
+from .task import Parameter, Settings, Task
+from .text_stream import Tell
 
 TEXT2TEXT, SUMMARIZATION, TRANSLATION = "text2text-generation", "summarization", "translation"
 GENERATION: Mapping[str, Parameter] = {
@@ -22,39 +23,73 @@ GENERATION: Mapping[str, Parameter] = {
     "early_stopping": Parameter(bool, help="end as soon as there are as many answers as beams"),
     "no_repeat_ngram_size": Parameter(int, help="no sequence of so many tokens comes twice", least=0),
     "repetition_penalty": Parameter(float, help="above 1 makes tokens that are there already less likely"),
-    "num_return_sequences": Parameter(int, help="how many answers, up to the number of beams"),
+    "num_return_sequences": Parameter(int, help="how many answers: of beams, up to their number; or so many draws"),
+    "do_sample": Parameter(
+        bool, help="draw each token instead of taking the most probable, which the next four ask for, too"
+    ),
+    "temperature": Parameter(float, help="above 1 more varied, below 1 less; 0 draws nothing"),
+    "top_k": Parameter(int, help="draw from the so many likeliest tokens; 0 for all", least=0),
+    "top_p": Parameter(float, help="draw from the likeliest tokens that reach this probability together"),
+    "seed": Parameter(int, help="the same number draws the same answer again", least=0),
     "prefix": Parameter(str, help="what is put before each text, instead of what the checkpoint says"),
     "truncate": Parameter(bool, False, help="cut a text that is too long, and say how much, instead of refusing it"),
 }
+DRAWING = ("temperature", "top_k", "top_p", "seed")
 LANGUAGES: Mapping[str, Parameter] = {
     "src_lang": Parameter(str, help="the language of the text, as the checkpoint spells it: en"),
     "tgt_lang": Parameter(str, help="the language to translate to"),
 }
 
 
-def _run(key: str, section: Callable[[Seq2Seq, Settings], str]) -> Run:
-    """Answers under ``key``, written as the checkpoint says in ``section``, with what the settings say otherwise."""
+Section = Callable[[Seq2Seq, Settings], str]
+
+
+def _written(name: str, about: str, key: str, section: Section, parameters: Mapping[str, Parameter]) -> Task:
+    """A task with answers under ``key``, written as the checkpoint says in ``section``, with what the settings say
+    otherwise."""
+
+    def prepared(model: Seq2Seq, settings: Settings) -> tuple[str, Generation]:
+        prefix, generation = model.settings(section(model, settings))
+        given = settings.pop("prefix")
+        return prefix if given is None else given, _changed(generation, settings)
 
     def run(model: Seq2Seq, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
-        prefix, generation = model.settings(section(model, settings))
-        given, truncate = settings.pop("prefix"), settings.pop("truncate")
-        generation = _changed(generation, settings)
-        before = prefix if given is None else given
+        truncate = settings.pop("truncate")
+        before, generation = prepared(model, settings)
         texts = [before + one["text"] for one in inputs]
         found = model.write(texts, generation, truncate=truncate, progress=progress)
         return [_shown(key, answers) for answers in found]
 
-    return run
+    def stream(model: Seq2Seq, given: Any, settings: Settings, progress: Progress, tell: Tell) -> Any:
+        truncate = settings.pop("truncate")
+        before, generation = prepared(model, settings)
+        text = before + given["text"]
+        return _shown(key, [model.stream(text, tell, generation, truncate=truncate, progress=progress)])
+
+    return Task(name, about, ("text",), run, parameters, writes=True, stream=stream)
 
 
 def _changed(generation: Generation, settings: Settings) -> Generation:
     """With what is given; a length given in one way counts, whatever the checkpoint says in the other."""
     known = {field.name for field in fields(Generation)}
-    given = {name: value for name, value in settings.items() if name in known and value is not None}
+    given = _drawn({name: value for name, value in settings.items() if name in known and value is not None})
     for name, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
         if name in given and other not in given:
             given[other] = None
     return replace(generation, **given)
+
+
+def _drawn(given: Settings) -> Settings:
+    """With ``do_sample`` said. Whoever gives a temperature wants a draw, unless it is 0; and a draw needs no beams,
+    whatever the checkpoint says."""
+    asked = [name for name in DRAWING if name in given]
+    if given.get("temperature") == 0:
+        del given["temperature"]
+        return {**given, "do_sample": False}
+    if asked and given.get("do_sample") is False:
+        raise BadRequest(f"{asked[0]} without do_sample: nothing is drawn", param=asked[0])
+    drawn = given.get("do_sample", True) if asked else given.get("do_sample")
+    return {"num_beams": 1, **given, "do_sample": True} if drawn else given
 
 
 def _shown(key: str, answers: Sequence[Written]) -> dict[str, Any]:
@@ -85,10 +120,7 @@ def _languages(model: Seq2Seq, settings: Settings) -> str:
 
 
 WRITING = (
-    Task(TEXT2TEXT, "a text turned into another", ("text",),
-         _run("generated_text", lambda model, settings: ""), GENERATION, writes=True),
-    Task(SUMMARIZATION, "a text in short", ("text",),
-         _run("summary_text", lambda model, settings: SUMMARIZATION), GENERATION, writes=True),
-    Task(TRANSLATION, "a text in another language", ("text",),
-         _run("translation_text", _languages), {**LANGUAGES, **GENERATION}, writes=True),
-)  # fmt: skip
+    _written(TEXT2TEXT, "a text turned into another", "generated_text", lambda model, settings: "", GENERATION),
+    _written(SUMMARIZATION, "a text in short", "summary_text", lambda model, settings: SUMMARIZATION, GENERATION),
+    _written(TRANSLATION, "a text in another language", "translation_text", _languages, {**LANGUAGES, **GENERATION}),
+)

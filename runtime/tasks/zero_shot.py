@@ -10,7 +10,8 @@ import numpy as np
 
 from ...convert.errors import BadRequest
 from ...convert.progress import Progress, silent
-from .heads import SEQUENCE, entailment, needed, unfit
+from ..abilities import SEQUENCE, entailment
+from .heads import needed, unfit
 from .scores import softmax
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def zero_shot(
         without ``{}``.
     """
     head = needed(encoder, SEQUENCE, "zero-shot-classification")
-    entails = entailment(head)
+    entails = entailment(head.labels)
     if entails is None:
         raise unfit(encoder, "zero-shot-classification")
     if not labels:
@@ -58,7 +59,7 @@ def zero_shot(
     if "{}" not in template:
         raise BadRequest(f"the template {template!r} has no {{}} for the label", param="hypothesis_template")
     length = replace(encoder.length(truncate=truncate, max_length=max_length), strategy="only_first")
-    encoded = [encoder.encode((text, template.replace("{}", label)), length) for text in texts for label in labels]
+    encoded = encoder.encode_all([(text, template.replace("{}", label)) for text in texts for label in labels], length)
     logits = encoder.read(encoded, head.run, progress)
     against = -1 if entails == 0 else 0
     results = []
