@@ -26,7 +26,7 @@ LAYERS = (
     {"verify", "verify_adapter", "logits", "settle"},
     {"proof"},
     {"store"},
-    {"model", "tasks", "measure"},
+    {"model", "tasks", "measure", "fit"},
     {"server", "cli"},
 )
 STARTS_THE_SERVER = ROOT / "runtime" / "cli" / "serve.py"

@@ -38,6 +38,7 @@ GAUGES: Mapping[str, str] = {
     "kv_used": "KV cells in use.",
     "kv_cells": "KV cells there are.",
     "parked_bytes": "Memory of conversations that left the KV cache.",
+    "resident_bytes": "Resident memory of the engine's process.",
 }
 
 Loaded = Callable[[], Mapping[str, Servable]]
