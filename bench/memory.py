@@ -41,11 +41,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Taken:
-    """Bytes resident before the first request, and when the cache is full; what was foretold is in ``info``."""
+    """Bytes resident when the cache is full, and what of it are conversations that rest in ordinary memory."""
 
     info: ModelInfo
-    idle: int
     full: int
+    parked: int
 
 
 CASES: Sequence[tuple[str, str, LoadOptions]] = (
@@ -74,16 +74,15 @@ def findings(folder: Path, peer: Path | None) -> list[Finding]:
 
 def wrong(case: Case, taken: Taken) -> Finding:
     assert taken.info.footprint is not None
-    foretold = taken.info.footprint.total
-    detail = f"{foretold / 1e6:.0f} MB foretold, {taken.full / 1e6:.0f} MB resident"
+    foretold = taken.info.footprint.total + taken.parked
+    detail = f"{foretold / 1e6:.0f} MB foretold ({taken.parked / 1e6:.0f} parked), {taken.full / 1e6:.0f} MB resident"
     return Finding(f"estimate of {case.name}: error", abs(foretold / taken.full - 1), MOST_WRONG, detail=detail)
 
 
 def measured(case: Case) -> Taken:
     with loaded(case) as (model, process):
-        idle = process.memory_info().rss
         fill(model, case.options.kv_cells or model.info.kv_cells)
-        return Taken(model.info, idle, process.memory_info().rss)
+        return Taken(model.info, process.memory_info().rss, model.stats().parked_bytes)
 
 
 @contextlib.contextmanager

@@ -58,10 +58,39 @@ def write(path: Path, text: str) -> None:
         ({"cpus": 8, "quota_v1": (-1, 100000)}, 8),
         ({"cpus": 64, "allowed": "0-3"}, 4),
         ({"cpus": 16, "smt": True, "allowed": "0-3,8"}, 3),
+        ({"cpus": 24, "smt": True, "performance": "0-15", "allowed": "16-23"}, 8),
+        ({"cpus": 24, "smt": True, "performance": "0-15", "allowed": "14-23"}, 1),
+        ({"cpus": 24, "smt": True, "performance": "0-15", "quota": "350000 100000"}, 3),
+        ({"cpus": 32, "smt": True, "allowed": "0-7", "quota": "600000 100000"}, 4),
+        ({"cpus": 16, "smt": True, "allowed": "1,3,5,7"}, 4),
     ],
 )
 def test_threads(tmp_path: Path, drawing: dict[str, object], threads: int) -> None:
     assert machine.thread_count(draw(tmp_path, **drawing)) == threads  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("own", "parents", "threads"), [("max 100000", "200000 100000", 2), ("300000 100000", "", 3)])
+def test_the_quota_of_a_parent_cgroup_counts(tmp_path: Path, own: str, parents: str, threads: int) -> None:
+    draw(tmp_path, 8)
+    write(tmp_path / "proc/self/cgroup", "0::/slice/box")
+    write(tmp_path / "sys/fs/cgroup/slice/box/cpu.max", own)
+    if parents:
+        write(tmp_path / "sys/fs/cgroup/slice/cpu.max", parents)
+    assert machine.thread_count(tmp_path) == threads
+
+
+def test_the_first_version_mounts_controllers_together(tmp_path: Path) -> None:
+    draw(tmp_path, 8)
+    write(tmp_path / "proc/self/cgroup", "9:memory:/a\n4:cpu,cpuacct:/box\n0::/")
+    write(tmp_path / "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us", "500000")
+    write(tmp_path / "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us", "100000")
+    assert machine.thread_count(tmp_path) == 5
+
+
+def test_a_cpu_that_is_offline_gets_no_thread(tmp_path: Path) -> None:
+    draw(tmp_path, 8)
+    write(tmp_path / "sys/devices/system/cpu/online", "0-2,6")
+    assert machine.thread_count(tmp_path) == 4
 
 
 def test_slow_arm_cores_do_not_count(tmp_path: Path) -> None:
