@@ -12,7 +12,7 @@ import itertools
 import json
 import string
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -105,13 +105,11 @@ def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{block}.mlp.down_proj.weight", (hidden, wide)
 
 
-def tensors(
-    shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int = 0
-) -> dict[str, np.ndarray[Any, np.dtype[np.float16]]]:
+def tensors(shape: Shape | Other, seed: int = 0) -> dict[str, np.ndarray[Any, np.dtype[np.float16]]]:
     """Random weights of a trained model's size, so that activations neither vanish nor overflow."""
     random = np.random.default_rng(seed)
     weights = {}
-    for name, size in shapes:
+    for name, size in shape.tensors if isinstance(shape, Other) else tensor_shapes(shape):
         values = random.standard_normal(size, dtype=np.float32)
         weights[name] = (1 + 0.1 * values if len(size) == 1 and "bias" not in name else 0.02 * values).astype(
             np.float16
@@ -189,15 +187,13 @@ def write_checkpoint(shape: Shape | Other, folder: Path, weights: Weights | None
         ("generation_config", {"bos_token_id": 0, "eos_token_id": 2}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    shapes = shape.tensors if isinstance(shape, Other) else tensor_shapes(shape)
-    save_file(dict(weights or tensors(shapes)), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(weights or tensors(shape)), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def make(folder: Path, shape: str, kind: str) -> Path:
     """``folder/SHAPE-TYPE.gguf``, made unless it is there."""
     found = OTHERS.get(shape) or SHAPES[shape]
-    shapes = found.tensors if isinstance(found, Other) else tensor_shapes(found)
-    return make_of(folder, shape, found, kind, lambda: tensors(shapes))
+    return make_of(folder, shape, found, kind, lambda: tensors(found))
 
 
 def make_of(folder: Path, name: str, shape: Shape | Other, kind: str, weights: Callable[[], Weights]) -> Path:
