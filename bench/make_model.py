@@ -23,6 +23,8 @@ from ingle.convert import convert
 from ingle.quantize import quantize
 from safetensors.numpy import save_file
 
+from .other_shapes import OTHERS, Other
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -113,11 +115,11 @@ def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "lm_head.weight", (shape.vocabulary, hidden)
 
 
-def tensors(shape: Shape, seed: int = 0) -> dict[str, np.ndarray[Any, np.dtype[np.float16]]]:
+def tensors(shape: Shape | Other, seed: int = 0) -> dict[str, np.ndarray[Any, np.dtype[np.float16]]]:
     """Random weights of a trained model's size, so that activations neither vanish nor overflow."""
     random = np.random.default_rng(seed)
     weights = {}
-    for name, size in tensor_shapes(shape):
+    for name, size in shape.tensors if isinstance(shape, Other) else tensor_shapes(shape):
         values = random.standard_normal(size, dtype=np.float32)
         weights[name] = (1 + 0.1 * values if len(size) == 1 and "bias" not in name else 0.02 * values).astype(
             np.float16
@@ -187,9 +189,9 @@ def tokenizer_config() -> dict[str, Any]:
 Weights = Mapping[str, "np.ndarray[Any, np.dtype[np.float16]]"]
 
 
-def write_checkpoint(shape: Shape, folder: Path, weights: Weights | None = None) -> None:
+def write_checkpoint(shape: Shape | Other, folder: Path, weights: Weights | None = None) -> None:
     for name, content in (
-        ("config", config(shape)),
+        ("config", dict(shape.config) if isinstance(shape, Other) else config(shape)),
         ("tokenizer", tokenizer(shape.vocabulary)),
         ("tokenizer_config", tokenizer_config()),
         ("generation_config", {"bos_token_id": 0, "eos_token_id": 2}),
@@ -200,10 +202,11 @@ def write_checkpoint(shape: Shape, folder: Path, weights: Weights | None = None)
 
 def make(folder: Path, shape: str, kind: str) -> Path:
     """``folder/SHAPE-TYPE.gguf``, made unless it is there."""
-    return make_of(folder, shape, SHAPES[shape], kind, lambda: tensors(SHAPES[shape]))
+    found = OTHERS.get(shape) or SHAPES[shape]
+    return make_of(folder, shape, found, kind, lambda: tensors(found))
 
 
-def make_of(folder: Path, name: str, shape: Shape, kind: str, weights: Callable[[], Weights]) -> Path:
+def make_of(folder: Path, name: str, shape: Shape | Other, kind: str, weights: Callable[[], Weights]) -> Path:
     """``folder/NAME-TYPE.gguf`` of these weights, made unless it is there."""
     target = folder / f"{name}-{kind}.gguf"
     if target.exists():
@@ -221,7 +224,7 @@ def make_of(folder: Path, name: str, shape: Shape, kind: str, weights: Callable[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--shape", choices=SHAPES, default="smollm-135m")
+    parser.add_argument("--shape", choices=[*SHAPES, *OTHERS], default="smollm-135m")
     parser.add_argument("--type", default="Q8_0")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)

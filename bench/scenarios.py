@@ -8,6 +8,8 @@ leave:   a client that hangs up while its prompt is read frees the cores; others
 overhead: what a streamed token costs beside the kernels.
 sampling: how long it takes to choose a token.
 copy:    what computing foretold tokens wins where an answer repeats its prompt, and loses where not.
+memory:  what a model takes, beside what was foretold and beside llama-server (--llama-server BIN, optional).
+idle:    what a loaded model costs while nobody asks, when the server listens, and how quickly a model is back.
 import:  what importing and ``--help`` cost.
 """
 
@@ -15,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import copying, imports, leave, machine, overhead, prefix, sampling, streams
+from . import copying, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
 from .finding import Finding
 from .make_model import TINY, make, make_of
 from .report import findings_table, replace_table
@@ -28,12 +31,16 @@ from .report import findings_table, replace_table
 
 @dataclass(frozen=True)
 class Models:
-    """``fast``: a window of 2048 tokens or more; ``exact``: a chat model in f32; ``tiny``: quick at any length."""
+    """``fast``: a window of 2048 tokens or more; ``exact``: a chat model in f32; ``tiny``: quick at any length.
+
+    folder: where models are made. peer: llama-server, where there is one to compare with.
+    """
 
     fast: Path
     exact: Path
     tiny: Path
     folder: Path
+    peer: Path | None
 
 
 SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
@@ -44,6 +51,8 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "sampling": lambda models: sampling.findings(models.tiny),
         "overhead": lambda models: overhead.findings(models.tiny),
         "copy": lambda models: copying.findings(copying_model(models.folder), models.fast),
+        "memory": lambda models: memory.findings(models.folder, models.peer),
+        "idle": lambda models: idle.findings(models.fast),
         "import": lambda _: imports.findings(),
     }
 )
@@ -69,6 +78,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="unless given: random weights in the shape of SmolLM-135M, Q8_0")
     parser.add_argument("--exact", type=Path, help="unless given: examples/bard in f32")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where models and raw figures go")
+    peer = os.environ.get("LLAMA_SERVER")
+    parser.add_argument("--llama-server", type=Path, default=peer, help="to compare the memory with")
     parser.add_argument("--write", type=Path, help="a page whose table to replace")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +88,7 @@ def main() -> None:
         chosen.exact or exact_model(chosen.folder),
         make(chosen.folder, TINY, "Q8_0"),
         chosen.folder,
+        chosen.llama_server,
     )
     found, quiet = [], True
     for name in chosen.scenario or SCENARIOS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -179,6 +180,18 @@ def rewrite(path: Path, metadata: Mapping[str, Value], tensors: Iterable[TensorP
         raise BadGGUF(f"the new metadata of {path} do not take the place of the old")
     with path.open("r+b") as out:
         out.write(head)
+
+
+def outline(path: Path, metadata: Mapping[str, Value], tensors: Iterable[TensorPlan]) -> None:
+    """A file as :func:`write` would write it, with a hole in place of the tensors: it takes no space, and says nothing.
+
+    Raises:
+        BadGGUF: a value or tensor that the format cannot hold.
+    """
+    plans = tuple(tensors)
+    head = header(metadata, plans)
+    path.write_bytes(head)
+    os.truncate(path, len(head) + sum(padded(plan.nbytes) for plan in plans))
 
 
 def header(metadata: Mapping[str, Value], plans: Iterable[TensorPlan], alignment: int = ALIGNMENT) -> bytes:

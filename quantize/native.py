@@ -127,9 +127,14 @@ def serve() -> None:
     with os.fdopen(os.dup(0), "rb", buffering=0) as jobs:
         job = Job(**json.loads(jobs.readline()))
     child_process.end_with_parent()
-    json.dump(asdict(_quantize(job)), answer)
+    json.dump(answered(job), answer)
     answer.flush()
     os._exit(0)
+
+
+def answered(job: Job) -> dict[str, Any]:
+    """Do a job in this process; the fields of its :class:`Reply`."""
+    return asdict(_quantize(job))
 
 
 def _quantize(job: Job) -> Reply:

@@ -19,7 +19,7 @@ def thread_count(root: Path = _ROOT) -> int:
 
     Rounds a fractional quota down: a thread over the quota is throttled and the others wait for it at each barrier.
     """
-    cores = len(_physical_cores(_performance_cpus(_allowed_cpus(root), root), root))
+    cores = len(_physical_cores(_performance_cpus(allowed_cpus(root), root), root))
     return max(1, int(min(cores, _cpu_quota(root))))
 
 
@@ -28,7 +28,7 @@ def core_groups(threads: int, root: Path = _ROOT) -> list[set[int]]:
 
     Empty when there are fewer cores than threads.
     """
-    allowed = _allowed_cpus(root)
+    allowed = allowed_cpus(root)
     names = _physical_cores(_performance_cpus(allowed, root), root)
     cores = sorted((_parse_cpu_list(name) & allowed for name in names), key=min)
     if threads > len(cores):
@@ -46,19 +46,28 @@ def describe(root: Path = _ROOT) -> dict[str, Any]:
     """The class of this machine, as a figure that was measured on it has to say: nothing that names its owner."""
     kib = _status_field(root / "proc/meminfo", "MemTotal")
     return {
-        "cpu": _cpu_name(root) or platform.machine(),
+        "cpu": cpu_name(root) or platform.machine(),
         "threads": thread_count(root),
         "memory_bytes": int(kib.split()[0]) * 1024 if kib else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def _cpu_name(root: Path) -> str:
-    pairs = (line.partition(":") for line in (_text(root / "proc/cpuinfo") or "").splitlines())
-    return next((value.strip() for key, _, value in pairs if key.strip() == "model name"), "")
+def resident_bytes(root: Path = _ROOT) -> int:
+    """Of this process; 0 where the system does not say."""
+    kib = _status_field(root / "proc/self/status", "VmRSS")
+    return int(kib.split()[0]) * 1024 if kib else 0
 
 
-def _allowed_cpus(root: Path) -> set[int]:
+def cpu_name(root: Path = _ROOT) -> str:
+    """As the CPU calls itself; empty where the system does not say."""
+    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "")
+
+
+def allowed_cpus(root: Path = _ROOT) -> set[int]:
+    """The CPUs that this process may run on."""
     online = _cpu_list(root / "sys/devices/system/cpu/online")
     if root == _ROOT and hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
@@ -111,14 +120,16 @@ def _cgroup_available(root: Path) -> int:
 
 
 def _memory_room(folder: Path) -> int | None:
-    """Bytes left under a cgroup's limit; file pages count as free, since the kernel drops them under pressure."""
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    """Bytes left under a cgroup's limits; file pages count as free, since the kernel drops them under pressure."""
+    for limit_names, used_name, file_names in (
+        (("memory.max", "memory.high"), "memory.current", ("active_file", "inactive_file")),
+        (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
     ):
-        limit, used = _integer(folder / limit_name), _integer(folder / used_name)
-        if limit is not None and used is not None:
-            return max(0, limit - used + (_status_bytes(folder / "memory.stat", "file") or 0))
+        limits = [limit for name in limit_names if (limit := _integer(folder / name)) is not None]
+        used = _integer(folder / used_name)
+        if limits and used is not None:
+            files = sum(_status_bytes(folder / "memory.stat", name) or 0 for name in file_names)
+            return max(0, min(limits) - used + min(files, used))
     return None
 
 

@@ -150,6 +150,26 @@ class LoadedAdapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a loaded model takes of the memory.
+
+    weights: of the file and of what is loaded beside it, once. kv: the cells of the cache. states: of recurrent layers.
+    compute: the graph of a step. outputs: a row of logits for each answer. program: code, vocabulary, and the rest.
+    """
+
+    weights: int
+    kv: int
+    states: int
+    compute: int
+    outputs: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.states + self.compute + self.outputs + self.program
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is true of a loaded model: read from the file, or decided when it was loaded.
 
@@ -163,6 +183,7 @@ class ModelInfo:
     gpu_layers: layers that really are offloaded.
     projector: file of the vision part; empty where the model reads text only.
     repacked: whether weights may be laid out anew for the CPU's fastest kernels.
+    footprint: what it takes of the memory, as it was counted before it was loaded.
     adapters: what requests may be answered with, see ``Request.adapters``.
     """
 
@@ -190,12 +211,16 @@ class ModelInfo:
     projector: str = ""
     adapters: tuple[LoadedAdapter, ...] = ()
     repacked: bool = True
+    footprint: Footprint | None = None
     control_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the engine started, and gauges of now. Source of ``/metrics``."""
+    """Counters since the engine started, and gauges of now. Source of ``/metrics``.
+
+    resident_bytes: of the process that the engine runs in; 0 where the system does not say.
+    """
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -218,6 +243,7 @@ class EngineStats:
     prompt_row_s: float = 0.0
     disk_bytes: int = 0
     disk_tokens: int = 0
+    resident_bytes: int = 0
     busy_s: float = 0.0
     kernel_cpu_s: float = 0.0
     drafted_tokens: int = 0

@@ -38,7 +38,7 @@ LAYERS = (
     {"verify", "verify_adapter", "logits", "settle"},
     {"proof"},
     {"store"},
-    {"model", "tasks", "measure"},
+    {"model", "tasks", "measure", "fit"},
     {"promise"},
     {"server", "cli"},
 )

@@ -124,6 +124,29 @@ def test_a_signal_while_a_model_loads_is_heard() -> None:
     assert output == ""
 
 
+def test_it_listens_while_a_model_loads_and_requests_wait_for_it() -> None:
+    with process("--load", "1.5") as child:
+        assert child.stderr is not None
+        while "listening on " not in (line := child.stderr.readline()):
+            continue
+        url = line.split()[-1]
+        assert health(url) == (503, {"status": "loading"})
+        answers = in_background(url)
+        assert answers.empty()
+        assert url_of(child) == url
+        assert health(url) == (200, {"status": "ok"})
+        assert answers.get(timeout=20)[0] == 200
+
+
+def health(url: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection.request("GET", "/health")
+    response = connection.getresponse()
+    status, body = response.status, json.loads(response.read())
+    connection.close()
+    return status, body
+
+
 def test_idle_connections_do_not_hold_the_server_up() -> None:
     with process() as child:
         url = url_of(child)

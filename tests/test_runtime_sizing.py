@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ingle.convert.errors import InputError
 from ingle.runtime.cli.options import SEQUENCES
-from ingle.runtime.engine.sizing import MAX_PARALLEL, choose, flash_attention, parked_bytes, require_memory
+from ingle.runtime.engine.sizing import MAX_PARALLEL, choose, flash_attention, parked_bytes
 from ingle.runtime.options import LoadOptions
 
 GIB = 1 << 30
@@ -56,15 +56,21 @@ def test_contradictions_are_refused(options: LoadOptions) -> None:
         choose(options, 8192, 100, GIB)
 
 
-def test_a_cache_that_memory_cannot_hold_is_refused_with_the_numbers() -> None:
-    options = LoadOptions(context_length=1_000_000)
-    with pytest.raises(InputError, match=r"1,000,192 tokens needs 100.0 GB, and 17.2 GB"):
-        require_memory(choose(options, 8192, 100_000, 16 * GIB), options, 100_000, 16 * GIB)
-    require_memory(choose(options, 8192, 10_000, 16 * GIB), options, 10_000, 16 * GIB)
+def test_a_window_is_cut_to_what_all_else_leaves() -> None:
+    sizes = choose(LoadOptions(), 131_072, 100, 16 * GIB, most_cells=1024)
+    assert sizes.window == sizes.cells == 1024
+    assert "1024" in sizes.reason
 
 
-def test_the_smallest_window_that_nobody_asked_for_is_tried_in_any_memory() -> None:
-    require_memory(choose(LoadOptions(), 131_072, 1 << 20, 1 << 20), LoadOptions(), 1 << 20, 1 << 20)
+def test_a_cache_that_was_asked_for_bounds_the_window() -> None:
+    sizes = choose(LoadOptions(kv_cells=1000), 131_072, 100, 16 * GIB)
+    assert (sizes.window, sizes.cells) == (1000, 1024)
+    assert "cache" in sizes.reason
+    assert choose(LoadOptions(kv_cells=9000), 2048, 100, 16 * GIB).window == 2048
+
+
+def test_what_is_asked_for_is_never_cut() -> None:
+    assert choose(LoadOptions(context_length=5000), 131_072, 100, 16 * GIB, most_cells=1024).window == 5000
 
 
 def test_the_command_takes_as_many_parallel_requests_as_the_engine() -> None:

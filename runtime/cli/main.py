@@ -41,6 +41,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "task": "Classify, tag, answer, embed, rerank ...",
         "measure": "Say how well models predict a text.",
         "imatrix": "Find which weights of a model matter most.",
+        "fit": "Say which quantization and context of a model fit this machine.",
+        "bench": "Say how fast a model is on this machine.",
         "doctor": "Say what this machine offers, and how a model is computed on it.",
     }
 )

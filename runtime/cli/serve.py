@@ -97,8 +97,8 @@ def serve_command(
 ) -> None:
     """Serve models through an OpenAI-style API, until SIGTERM or Ctrl-C.
 
-    MODELs are loaded before the server says that it is ready, with one line on stdout: its URL. Other installed models
-    are loaded by the first request for them.
+    MODELs are loaded before the server says that it is ready, with one line on stdout: its URL. It listens before that,
+    and requests for them wait. Other installed models are loaded by the first request for them.
     """
     from ..server.catalog import StoreCatalog, prepare, with_adapters
     from ..server.serve import ServeOptions, listen, serve

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError, UnsupportedModel
-from ..abilities import of_file
+from ...convert.errors import BadRequest, ContextLengthExceeded, IngleError
 from ..llama.model import NativeModel
 from ..llama.projector import NativeProjector
-from ..machine import thread_count
+from ..machine import resident_bytes, thread_count
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
 from . import prompt as prompts
-from . import sampling, way
+from . import sampling
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
 from .constraint import Grammars, Matcher
 from .info import model_info
 from .loop import Loop
+from .plan import plan
 from .prompt import Prompt
 from .stream import Stream
+
+if TYPE_CHECKING:
+    import asyncio
 
 COUNTED_EXACTLY = 1 << 20
 """Characters of a text that is always tokenized, however small the window, so that an error can give the number."""
@@ -64,22 +67,19 @@ class Engine:
     ) -> None:
         options = options or LoadOptions()
         self._projector: NativeProjector | None = None
-        chosen = way.choose(path, options)
+        decided = plan(path, options)
         self._model = NativeModel(
             path,
             gpu_layers=options.gpu_layers,
             mmap=options.mmap,
-            repack=chosen.repack,
+            repack=decided.way.repack,
             adapters=options.adapters,
+            file=decided.file,
         )
         try:
-            if not self._model.generates:
-                raise UnsupportedModel(
-                    f"{path} is a {self._model.architecture} model, which does not continue text",
-                    hint=_what_it_does(self._model),
-                )
             self._projector = _projector(options, self._model)
-            self._info = model_info(self._model, options, chosen)
+            self._info = model_info(self._model, options, decided)
+            self._model.forget_vocabulary()
             self._loop = Loop(self._model, self._projector, self._info, options, after_round)
             self._grammars = Grammars(self._model.vocab, self._info.eog_tokens)
             self._shown = functools.lru_cache(maxsize=64)(self._find_shown)
@@ -133,7 +133,7 @@ class Engine:
         return len(prompts.read(request, self._model.vocab, self._projector).tokens)
 
     def stats(self) -> EngineStats:
-        return self._loop.stats()
+        return replace(self._loop.stats(), resident_bytes=resident_bytes())
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to do: the thread that computes wakes whoever waits."""
@@ -196,9 +196,3 @@ def _projector(options: LoadOptions, model: NativeModel) -> NativeProjector | No
     if options.mmproj is None:
         return None
     return NativeProjector(Path(options.mmproj), model, options.threads_prefill or options.threads or thread_count())
-
-
-def _what_it_does(model: NativeModel) -> str:
-    tasks = ", ".join(of_file(model.metadata))
-    known = f"it can do {tasks}" if tasks else "`ingle task --help` lists what it can do"
-    return f"{known}: ingle task NAME MODEL TEXT"

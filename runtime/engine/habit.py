@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ...convert.errors import StorageError
 from ...convert.files import appearing
-from ..llama.calibration import cpu_name
 from ..llama.kernels import kept_path
+from ..machine import cpu_name
 from ..options import LoadOptions
 from ..request import ModelInfo
 from .pace import Pace

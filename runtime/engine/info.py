@@ -11,36 +11,20 @@ from ..chat.conversation import special_tokens
 from ..llama.context import ContextOptions
 from ..llama.kernels import extra_buffers_work
 from ..llama.library import supports_gpu_offload
-from ..llama.metadata import attention_heads, integers, kv_bytes_per_cell
+from ..llama.metadata import integers
 from ..llama.model import NativeModel
 from ..options import LoadOptions
 from ..request import LoadedAdapter, ModelInfo
 from . import sampling, sizing
+from .plan import LoadPlan
 from .scheduler import Limits
-from .way import Way
-
-IDLE_SLOTS = 16
-"""Finished conversations that stay in the KV cache at most (see ``PrefixCache``)."""
-
 
 CONTROL_TYPES = (2, 3)  # unknown, control: llama_token_type
 
 
-def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
-    """Sizes, threads and texts of a model that was loaded in a certain way under ``options``."""
-    bytes_per_cell = kv_bytes_per_cell(model.metadata, options.kv_type)
-    available_bytes = machine.available_memory_bytes()
-    sizes = sizing.choose(options, model.context_trained, bytes_per_cell, available_bytes, model.long_rope_after)
-    if not model.gpu_layers:  # else the cache lies beside the layers
-        sizing.require_memory(sizes, options, bytes_per_cell, available_bytes)
-    flash_attention = sizing.flash_attention(
-        options,
-        gpu_layers=model.gpu_layers,
-        cells=sizes.cells,
-        heads=attention_heads(model.metadata),
-        available_bytes=available_bytes,
-        fastest=way.flash_attention,
-    )
+def model_info(model: NativeModel, options: LoadOptions, plan: LoadPlan) -> ModelInfo:
+    """Sizes, threads and texts of a model that was loaded by ``plan``."""
+    sizes = plan.sizes
     threads = options.threads or machine.thread_count()
     end_tokens = model.vocab.end_tokens()
     return ModelInfo(
@@ -54,18 +38,19 @@ def model_info(model: NativeModel, options: LoadOptions, way: Way) -> ModelInfo:
         context_length=sizes.window,
         context_reason=sizes.reason,
         kv_cells=sizes.cells,
-        kv_bytes=sizes.cells * bytes_per_cell,
-        flash_attention=flash_attention,
+        kv_bytes=plan.footprint.kv,
+        flash_attention=plan.flash_attention,
         parallel=options.parallel,
         threads=threads,
         threads_prefill=options.threads_prefill or threads,
         gpu_layers=model.gpu_layers,
-        repacked=way.repack,
+        repacked=plan.way.repack,
+        footprint=plan.footprint,
         chat_templates=chat_template.from_metadata(model.metadata),
         special_tokens=special_tokens(model.metadata),
         eog_tokens=end_tokens,
         sampling=sampling.model_defaults(model.metadata, options.sampling),
-        warnings=(*_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
+        warnings=(*plan.warnings, *_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
         projector=options.mmproj or "",
         adapters=tuple(
             LoadedAdapter(name, str(adapter.path), adapter.scale, adapter.base_name)
@@ -82,7 +67,7 @@ def limits(info: ModelInfo, options: LoadOptions) -> Limits:
         parked_bytes = sizing.parked_bytes(machine.available_memory_bytes())
     return Limits(
         cells=info.kv_cells,
-        slots=info.parallel + IDLE_SLOTS,
+        slots=info.parallel + sizing.IDLE_SLOTS,
         parallel=info.parallel,
         rows=max(options.prefill_chunk, info.parallel),
         parked_bytes=parked_bytes,

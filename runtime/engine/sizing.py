@@ -16,6 +16,9 @@ POOL_CELLS = 16_384
 """Room for several short conversations where the window alone would be small."""
 
 MAX_PARKED_BYTES = 2 << 30
+IDLE_SLOTS = 16
+"""Finished conversations that stay in the KV cache at most (see ``PrefixCache``)."""
+
 CELL_STEP = 256  # llama.cpp pads the cache to this
 MAX_CELLS = 2**31 - CELL_STEP
 MAX_PARALLEL = 128
@@ -37,8 +40,10 @@ def choose(
     bytes_per_cell: int,
     available_bytes: int,
     long_rope_after: int | None = None,
+    most_cells: int = MAX_CELLS,
 ) -> Sizes:
-    """Sizes for a model of ``context_trained`` tokens whose cache takes ``bytes_per_cell`` a token.
+    """Sizes for a model of ``context_trained`` tokens whose cache takes ``bytes_per_cell`` a token, and which all else
+    leaves room for a cache of ``most_cells``.
 
     ``long_rope_after``: a cache larger than this makes llama.cpp rotate every position by the factors for long texts;
     a window that fits below is not put into one.
@@ -47,7 +52,7 @@ def choose(
         InputError: sizes that contradict each other or are out of range.
     """
     validate(options)
-    affordable = available_bytes // MEMORY_SHARE // max(1, bytes_per_cell)
+    affordable = min(most_cells, max(MIN_WINDOW, available_bytes // MEMORY_SHARE // max(1, bytes_per_cell)))
     window, reason = _window(options, context_trained, affordable)
     if options.kv_cells is not None:
         cells = options.kv_cells
@@ -63,18 +68,6 @@ def choose(
     if cells > MAX_CELLS:
         raise InputError(f"a KV cache of {cells} cells is more than llama.cpp can count: {MAX_CELLS} at most")
     return Sizes(window, -(-cells // CELL_STEP) * CELL_STEP, reason)
-
-
-def require_memory(sizes: Sizes, options: LoadOptions, bytes_per_cell: int, available_bytes: int) -> None:
-    """Raise :class:`InputError` for a cache that was asked for and cannot be: the system would end the process."""
-    asked = options.context_length is not None or options.kv_cells is not None
-    need_bytes = sizes.cells * bytes_per_cell
-    if asked and need_bytes > available_bytes:
-        raise InputError(
-            f"a KV cache of {sizes.cells:,} tokens needs {need_bytes / 1e9:,.1f} GB, "
-            f"and {available_bytes / 1e9:,.1f} GB of memory are available",
-            hint="lower the context length (--ctx) or --kv-cells, or take a smaller --kv-type such as q8_0",
-        )
 
 
 def parked_bytes(available_bytes: int) -> int:
@@ -140,7 +133,9 @@ def _window(options: LoadOptions, context_trained: int, affordable: int) -> tupl
         if options.context_length < 2:
             raise InputError(f"a context length of {options.context_length} has no room for a prompt and an answer")
         return options.context_length, "asked for"
-    if context_trained <= max(affordable, MIN_WINDOW):
+    if options.kv_cells is not None and options.kv_cells < min(affordable, context_trained):
+        return options.kv_cells, "as large as the cache that was asked for"
+    if context_trained <= affordable:
         return context_trained, "all that the model was trained for"
-    window = max(MIN_WINDOW, affordable // CELL_STEP * CELL_STEP)
+    window = max(CELL_STEP, affordable // CELL_STEP * CELL_STEP)
     return window, f"the model was trained for {context_trained}, of which the memory of this machine allows {window}"

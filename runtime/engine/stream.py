@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ...convert.errors import Cancelled, IngleError
 from ..chat.reader import Reading
 from ..request import Delta, Usage
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ class Stream:
                 self._changed.wait()
 
     async def _wait_async(self) -> None:
+        import asyncio  # with all of TLS behind it: an engine in a process of its own has no use for that
+
         waiter = _Waiter(asyncio.get_running_loop(), threading.get_ident())
         with self._changed:
             if self._events or self._ended:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...convert.errors import EngineError, IngleError
+from ..llama.library import trim
 from .choice import Flight
 from .engine import Engine
 from .stream import Event, Finished
@@ -126,6 +127,7 @@ def serve() -> None:
         wire.send(Loaded(error))
         return
     gc.collect()
+    trim()
     gc.freeze()  # what was made by now stays: no collection has to look at it
     wire.send(Loaded(engine.info))
     worker.serve(engine)

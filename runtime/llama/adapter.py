@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...convert import gguf, lora
-from ...convert.adapter import BASE_NAME_KEY, LORA, TYPE_KEY
+from ...convert import gguf
 from ...convert.errors import InputError, LoadFailed
 from .library import library, native_log
 
@@ -28,6 +27,9 @@ class NativeAdapter:
     """
 
     def __init__(self, model: NativeModel, path: Path, scale: float = 1.0) -> None:
+        from ...convert import lora  # with the families of all checkpoints, which no other model needs
+        from ...convert.adapter import BASE_NAME_KEY
+
         file = gguf.read(path)
         self.path, self.scale = path, scale
         self.metadata = file.metadata
@@ -61,6 +63,8 @@ class NativeAdapter:
 
 
 def _check(metadata: Mapping[str, gguf.Value], model: NativeModel, path: Path) -> None:
+    from ...convert.adapter import LORA, TYPE_KEY
+
     kind = metadata.get(TYPE_KEY, "model")
     if kind != LORA or metadata.get("adapter.type") != "lora":
         raise InputError(

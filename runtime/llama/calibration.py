@@ -8,7 +8,6 @@ the first layers of the file, and what was found is kept for this CPU, build, nu
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 import time
@@ -24,6 +23,7 @@ from ...convert import gguf
 from ...convert.errors import IngleError, StorageError
 from ...convert.files import appearing
 from ...convert.ggml import TYPES
+from .. import machine
 from .context import Context, ContextOptions, Rows
 from .kernels import kept_path
 from .metadata import integer
@@ -89,7 +89,7 @@ def ways(path: Path, threads: int, kv_type: str) -> list[Way]:
     facts = path.stat() if path.is_file() else None
     if facts is None or facts.st_size < WORTH_MEASURING_BYTES:
         return []
-    kept = kept_path("ways", repr((cpu_name(), threads, kv_type, str(path), facts.st_size, facts.st_mtime_ns)))
+    kept = kept_path("ways", repr((machine.cpu_name(), threads, kv_type, str(path), facts.st_size, facts.st_mtime_ns)))
     if kept.exists():
         return [Way(**way) for way in json.loads(kept.read_text())]
     try:
@@ -196,12 +196,3 @@ def _plans(file: gguf.GGUF, names: list[str]) -> Iterator[gguf.TensorPlan]:
 
 def _noise(width: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((VOCABULARY, width), np.float32)
-
-
-def cpu_name() -> str:
-    """As the system calls it; empty where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next(itertools.chain((line for line in lines if line.startswith("model name")), [""]))

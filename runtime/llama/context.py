@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from ...convert import ggml
 from ...convert.errors import EngineError, InputError, LoadFailed
 from .adapter import NativeAdapter
-from .library import library, native_log, truth_of_bytes
+from .library import drop_pages, library, native_log, truth_of_bytes
 from .model import NativeModel
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+
+PAGE = mmap.PAGESIZE
 
 _ADDRESS_OF = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
@@ -89,23 +92,13 @@ class Context:
         self._batch = _Batch(options.rows)
         self._logits_row = ctypes.c_float * model.vocab.size
         self._logits_address = ctypes.cast(self._lib.llama_get_logits, _ADDRESS_OF)
+        self._give_back_outputs(model.vocab.size * options.sequences)
         self._seen: tuple[int | None, int] = (None, 0)
         self._views: list[NDArray[np.float32]] = []
 
     def _create(self, model: NativeModel, options: ContextOptions) -> Any:
-        params = self._lib.llama_context_default_params()
-        params.n_ctx = options.cells
-        params.n_seq_max = options.sequences + options.spare
-        params.n_batch = params.n_ubatch = options.rows
-        params.n_outputs_max = max(options.rows, options.sequences)
-        params.n_threads = options.threads
-        params.n_threads_batch = options.threads_prefill
-        params.type_k = params.type_v = _kv_type(options)
-        params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
-        params.swa_full = True
-        params.kv_unified = True
+        params = native_parameters(options)
         params.offload_kqv = model.gpu_layers != 0
-        params.no_perf = True
         params.abort_callback = truth_of_bytes(self._lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.addressof(self._abort_flag)
         with native_log() as lines:
@@ -117,6 +110,15 @@ class Context:
                 hint="a smaller --ctx or --kv-type q8_0 needs less memory",
             )
         return handle
+
+    def _give_back_outputs(self, floats: int) -> None:
+        """llama.cpp zeroes a row of logits for every sequence that there may be: pages that nobody has used yet. Given
+        back, they read as zeros again."""
+        address = self._logits_address(self._handle)
+        if address and not self._model.gpu_layers:  # else it may be memory of the GPU's driver
+            begin, end = -(-address // PAGE) * PAGE, (address + 4 * floats) // PAGE * PAGE
+            if end > begin:
+                drop_pages(begin, end - begin)
 
     def close(self) -> None:
         """Free the cache; the model stays loaded."""
@@ -345,6 +347,23 @@ class _Batch:
     def starts(self) -> Iterator[tuple[int, int]]:
         """Slot and first position of each row."""
         return ((slot, self._positions[begin]) for slot, begin in self._begins.items())
+
+
+def native_parameters(options: ContextOptions) -> Any:
+    """``llama_context_params`` for ``options``: all but what belongs to one context only."""
+    params = library().llama_context_default_params()
+    params.n_ctx = options.cells
+    params.n_seq_max = options.sequences + options.spare
+    params.n_batch = params.n_ubatch = options.rows
+    params.n_outputs_max = max(options.rows, options.sequences)
+    params.n_threads = options.threads
+    params.n_threads_batch = options.threads_prefill
+    params.type_k = params.type_v = _kv_type(options)
+    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
+    params.swa_full = True
+    params.kv_unified = True
+    params.no_perf = True
+    return params
 
 
 def _pointer(array: NDArray[Any], element: type[Any]) -> Any:

@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .binding import binding
+
 BARRIER_SPINS = "20000"
 """How long a thread of the kernels spins at a barrier before it sleeps; libgomp reads it when it is loaded.
 
 Under a millisecond: long enough that no thread sleeps within a step, where waking it costs more than the wait, and a
 fifteenth of the default, which keeps a core busy long after each step.
 """
+
+MADV_DONTNEED = 4
 
 _logger = logging.getLogger("ingle.native")
 _logger.addHandler(logging.NullHandler())
@@ -30,17 +34,19 @@ def library() -> Any:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", BARRIER_SPINS)
-    from llama_cpp import llama_cpp
-
+    llama_cpp = binding("llama_cpp")
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(silence(llama_cpp.llama_log_callback), None)
     return llama_cpp
 
 
 @contextlib.contextmanager
-def native_log(*more: Callable[[Any, None], None]) -> Iterator[list[str]]:
-    """Collect llama.cpp's errors and warnings of the block, and pass every line to the ``ingle.native`` logger.
-    ``more`` are the functions that set the log of libraries beside it.
+def native_log(
+    *more: Callable[[Any, None], None], said: list[str] | None = None, quiet: bool = False
+) -> Iterator[list[str]]:
+    """Collect llama.cpp's errors and warnings of the block, and pass every line to the ``ingle.native`` logger, unless
+    ``quiet``. ``more`` are the functions that set the log of libraries beside it; ``said`` is given all lines, those
+    that tell sizes, too. Blocks cannot be nested.
 
     Outside of such blocks the log callback is a native function that needs no interpreter: a thread of the kernels
     may log at any time, even while the interpreter shuts down.
@@ -51,7 +57,10 @@ def native_log(*more: Callable[[Any, None], None]) -> Iterator[list[str]]:
     def keep(level: int, text: bytes | None, _data: object) -> None:
         line = (text or b"").decode("utf-8", "replace").rstrip()
         if line and level in _LEVELS:
-            _logger.log(_LEVELS[level], "%s", line)
+            if not quiet:
+                _logger.log(_LEVELS[level], "%s", line)
+            if said is not None:
+                said.append(line)
             if level >= 3:
                 lines.append(line)
 
@@ -64,6 +73,18 @@ def native_log(*more: Callable[[Any, None], None]) -> Iterator[list[str]]:
         finally:
             for set_log in (lib.llama_log_set, *more):
                 set_log(silence(lib.llama_log_callback), None)
+
+
+def trim() -> None:
+    """Give memory that was freed back to the system, where libc keeps it for later."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        _libc().malloc_trim(0)
+
+
+def drop_pages(start: int, length: int) -> None:
+    """Give back what is resident of a mapping of a file; where it is touched again it comes from the page cache."""
+    with contextlib.suppress(AttributeError):
+        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_DONTNEED)
 
 
 def supports_gpu_offload() -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...convert import ggml
 from ...convert.gguf import Value
 
 
@@ -27,18 +26,3 @@ def integers(metadata: Mapping[str, Value], key: str) -> list[int]:
 def attention_heads(metadata: Mapping[str, Value]) -> int:
     """Query heads of the layer that has most of them."""
     return max(integers(metadata, f"{metadata.get('general.architecture', '')}.attention.head_count") or [1])
-
-
-def kv_bytes_per_cell(metadata: Mapping[str, Value], kv_type: str) -> int:
-    """Bytes of keys and values that one token occupies over all layers of an attention model."""
-    arch = metadata.get("general.architecture", "")
-    layers = integer(metadata, f"{arch}.block_count", 0)
-    heads = integers(metadata, f"{arch}.attention.head_count") or [1]
-    heads_kv = integers(metadata, f"{arch}.attention.head_count_kv") or heads
-    if len(heads_kv) == 1:
-        heads_kv = heads_kv * layers
-    head_size = integer(metadata, f"{arch}.embedding_length", 0) // max(1, heads[0])
-    key = integer(metadata, f"{arch}.attention.key_length", head_size)
-    value = integer(metadata, f"{arch}.attention.value_length", head_size)
-    element = ggml.named(kv_type)
-    return sum(heads_kv) * (key + value) * element.block_bytes // element.block

@@ -16,13 +16,18 @@ from ..options import AdapterFile
 from .adapter import NativeAdapter
 from .kernels import extra_buffers_work
 from .library import library, native_log, supports_gpu_offload
+from .mapping import copied, give_back
 from .metadata import integer
+from .parts import paths_of
 from .vocab import Vocab
 
 HEAD = "output.weight"
+VOCABULARY_KEYS = frozenset({"tokens", "merges", "scores", "token_type"})
+"""Of ``tokenizer.ggml.``: a third of all that a process with a small model needs beside its weights."""
 
 
-def _require_model(metadata: Mapping[str, gguf.Value], path: Path) -> None:
+def require_model(metadata: Mapping[str, gguf.Value], path: Path) -> None:
+    """Raise :class:`InputError` for a file that belongs beside a model."""
     kind = metadata.get("general.type")
     if kind == "imatrix":
         raise InputError(
@@ -41,11 +46,29 @@ def _require_model(metadata: Mapping[str, gguf.Value], path: Path) -> None:
         )
 
 
+def generates(handle: Any, metadata: Mapping[str, gguf.Value]) -> bool:
+    """Whether a model is a plain decoder that sees only what came before; not one whose states go into another head or
+    into an embedding."""
+    decodes = library().llama_model_has_decoder(handle) and not library().llama_model_has_encoder(handle)
+    architecture = metadata.get("general.architecture")
+    causal = metadata.get(f"{architecture}.attention.causal", True)
+    pooled = integer(metadata, f"{architecture}.pooling_type", 0) > 0
+    return bool(decodes and causal and not pooled and HEAD_TASK not in metadata)
+
+
+def long_rope_after(file: gguf.GGUF) -> int | None:
+    """Cache size above which llama.cpp uses the second of a model's two sets of rope factors; None with one set."""
+    architecture = file.metadata.get("general.architecture")
+    original = integer(file.metadata, f"{architecture}.rope.scaling.original_context_length", 0)
+    return original if original and any("rope_factors_long" in name for name in file.tensors) else None
+
+
 class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
     repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
     parts: the files of a model in several, ``path`` the first of them.
+    file: what is at ``path``, where somebody has read it already.
 
     Raises:
         BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
@@ -60,17 +83,21 @@ class NativeModel:
         mmap: bool = True,
         repack: bool = True,
         adapters: Sequence[AdapterFile] = (),
+        file: gguf.GGUF | None = None,
         parts: Sequence[Path] = (),
     ) -> None:
-        file = gguf.read(path)
-        _require_model(file.metadata, path)
+        file = file or gguf.read(path)
+        require_model(file.metadata, path)
         self.path = path
-        self.metadata = file.metadata
-        self._has_long_rope = any("rope_factors_long" in name for name in file.tensors)
+        self.metadata: Mapping[str, gguf.Value] = file.metadata
+        self.long_rope_after = long_rope_after(file)
         self.has_own_head = HEAD in file.tensors or "split.count" in file.metadata
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
-        self.handle = self._load(path, parts, mmap, repack)
+        said: list[str] = []
+        self.handle = self._load(path, parts, mmap, repack, said)
+        if copied(said):
+            give_back(parts or paths_of(file))
         self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
         self.adapters: dict[str, NativeAdapter] = {}
         try:
@@ -85,14 +112,14 @@ class NativeModel:
             raise InputError(f"two adapters are called {file.name}", hint="rename one of the files")
         self.adapters[file.name] = NativeAdapter(self, Path(file.path), file.scale)
 
-    def _load(self, path: Path, parts: Sequence[Path], mmap: bool, repack: bool) -> Any:
+    def _load(self, path: Path, parts: Sequence[Path], mmap: bool, repack: bool, said: list[str]) -> Any:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = self.gpu_layers
         params.load_mode = self._lib.LLAMA_LOAD_MODE_MMAP if mmap else self._lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack and extra_buffers_work()
         # Loading repacks weights with OpenMP. While the thread that did so lives, libgomp counts its pool beside that
         # of the decoding thread, finds more threads than CPUs and lets them sleep at barriers: half the speed.
-        with native_log() as lines, ThreadPoolExecutor(1, "ingle-load") as loader:
+        with native_log(said=said) as lines, ThreadPoolExecutor(1, "ingle-load") as loader:
             handle = loader.submit(self._load_files, path, parts, params).result()
         if not handle:
             raise LoadFailed(
@@ -106,6 +133,12 @@ class NativeModel:
             return self._lib.llama_model_load_from_file(os.fsencode(path), params)
         paths = (ctypes.c_char_p * len(parts))(*map(os.fsencode, parts))
         return self._lib.llama_model_load_from_splits(paths, len(parts), params)
+
+    def forget_vocabulary(self) -> None:
+        """Drop the long lists of the metadata. llama.cpp has its own, and :attr:`vocab` reads those."""
+        dropped = {f"tokenizer.ggml.{key}" for key in VOCABULARY_KEYS}
+        self.metadata = {key: value for key, value in self.metadata.items() if key not in dropped}
+        self.vocab.forget(self.metadata)
 
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""
@@ -138,12 +171,6 @@ class NativeModel:
         return int(self._lib.llama_model_n_ctx_train(self.handle))
 
     @property
-    def long_rope_after(self) -> int | None:
-        """Cache size above which llama.cpp uses the second of a model's two sets of rope factors; None with one set."""
-        original = integer(self.metadata, f"{self.architecture}.rope.scaling.original_context_length", 0)
-        return original if self._has_long_rope and original else None
-
-    @property
     def sliding_window(self) -> int:
         """Tokens that a sliding-window layer sees; 0 where every layer sees all."""
         return int(self._lib.llama_model_n_swa(self.handle))
@@ -157,10 +184,7 @@ class NativeModel:
     def generates(self) -> bool:
         """Whether this is a plain decoder that sees only what came before, which is what the engine can run; not one
         whose states go into another head or into an embedding."""
-        decodes = self._lib.llama_model_has_decoder(self.handle) and not self._lib.llama_model_has_encoder(self.handle)
-        causal = self.metadata.get(f"{self.architecture}.attention.causal", True)
-        pooled = integer(self.metadata, f"{self.architecture}.pooling_type", 0) > 0
-        return bool(decodes and causal and not pooled and HEAD_TASK not in self.metadata)
+        return generates(self.handle, self.metadata)
 
     @property
     def pairs(self) -> bool:

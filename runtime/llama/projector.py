@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...convert import gguf
 from ...convert.errors import BadRequest, EngineError, LoadFailed
 from ..picture import Picture
+from .binding import binding
 from .fitting import fitted, row_limits
 from .lease import Lease
 from .library import library, native_log, silence
@@ -203,7 +204,6 @@ def _scores_bytes(metadata: Mapping[str, gguf.Value]) -> int:
 def _mtmd() -> Any:
     """libmtmd as bound by llama-cpp-python, silent."""
     library()
-    from llama_cpp import mtmd_cpp
-
+    mtmd_cpp = binding("mtmd_cpp")
     mtmd_cpp.mtmd_log_set(silence(library().llama_log_callback), None)
     return mtmd_cpp

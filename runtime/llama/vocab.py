@@ -27,7 +27,7 @@ class Vocab:
     def __init__(self, handle: Any, metadata: Mapping[str, gguf.Value], model: Any = None) -> None:
         self._lib = library()
         self._handle = handle
-        self._metadata = metadata
+        self.metadata = metadata
         self._model = model
         self._embedded = EmbeddedTokenizer.of(metadata)
         self.lease = Lease()
@@ -50,6 +50,11 @@ class Vocab:
         if not model:
             raise LoadFailed(f"{path}: llama.cpp refuses its vocabulary: {' '.join(lines[-2:])}")
         return cls(lib.llama_model_get_vocab(model), metadata, model)
+
+    def forget(self, metadata: Mapping[str, gguf.Value]) -> None:
+        """Go on with these metadata, which lack the long lists; what they said that is still needed is kept."""
+        _ = self._longest_token
+        self.metadata = metadata
 
     def close(self) -> None:
         """Free the model that :meth:`open` loaded."""
@@ -91,7 +96,7 @@ class Vocab:
         Raises:
             BadRequest: the text holds a lone surrogate, which has no UTF-8 form.
         """
-        if continues and (self._embedded or self._metadata.get("tokenizer.ggml.model") == "llama"):
+        if continues and (self._embedded or self.metadata.get("tokenizer.ggml.model") == "llama"):
             before = self.tokenize(ANCHOR, add_special=False)
             tokens = self.tokenize(ANCHOR + text, add_special=False, parse_special=parse_special)
             if tokens[: len(before)] == before:
@@ -116,7 +121,7 @@ class Vocab:
     def native_tokens(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """What llama.cpp makes of ``text``, prepared, whether or not the file holds a tokenizer.json."""
         try:
-            data = prepare(text, self._metadata, parse_special=parse_special).encode()
+            data = prepare(text, self.metadata, parse_special=parse_special).encode()
         except UnicodeEncodeError as error:
             raise BadRequest(f"the text has a lone surrogate at character {error.start}", param="prompt") from error
         with self.lease:
@@ -124,14 +129,14 @@ class Vocab:
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound of the tokens of ``text``: its bytes over those of the longest token; 0 where none is sure."""
-        kind = self._metadata.get("tokenizer.ggml.model")
-        if kind not in ("gpt2", "llama") or self._embedded or needs_preparation(self._metadata):
+        kind = self.metadata.get("tokenizer.ggml.model")
+        if kind not in ("gpt2", "llama") or self._embedded or needs_preparation(self.metadata):
             return 0
         return len(text.encode("utf-8", "replace")) // self._longest_token
 
     @functools.cached_property
     def _longest_token(self) -> int:
-        texts = self._metadata.get("tokenizer.ggml.tokens")
+        texts = self.metadata.get("tokenizer.ggml.tokens")
         return max((len(text.encode()) for text in texts), default=1) if isinstance(texts, list) else 1
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
@@ -150,7 +155,7 @@ class Vocab:
 
     def end_tokens(self) -> tuple[int, ...]:
         """Every end-of-generation token: llama.cpp's, and the checkpoint's whole stop set if the file carries it."""
-        kept = set(integers(self._metadata, "ingle.stop_token_ids"))
+        kept = set(integers(self.metadata, "ingle.stop_token_ids"))
         return tuple(sorted(kept | {token for token in range(self.size) if self.is_end(token)}))
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:

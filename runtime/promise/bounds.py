@@ -7,14 +7,10 @@ from dataclasses import dataclass
 
 from ...convert import gguf
 from ...convert.errors import InputError
-from ..llama.metadata import integer, kv_bytes_per_cell
+from ..engine.memory import Demand, usable
+from ..llama.dry import DryModel
+from ..options import LoadOptions
 from .promise import Promise
-
-RESERVE_BYTES = 256 << 20
-"""Memory beside a model and its cache: buffers of the kernels, the interpreter, the tokenizer."""
-
-USABLE_SHARE = 0.9
-"""Of the memory that is free now, what a model may be planned to take."""
 
 USUAL_CONTEXT = 8192
 
@@ -62,12 +58,10 @@ class Bounds:
 
 
 def _memory(promise: Promise, memory_bytes: int, source: gguf.GGUF) -> tuple[int, str]:
-    architecture = source.metadata.get("general.architecture", "")
-    trained = integer(source.metadata, f"{architecture}.context_length", USUAL_CONTEXT)
-    context = promise.context_length or min(trained, USUAL_CONTEXT)
-    cache = context * kv_bytes_per_cell(source.metadata, "f16")
-    usable = int(memory_bytes * USABLE_SHARE) - RESERVE_BYTES - cache
-    return usable, (
-        f"{memory_bytes / 1e9:.2f} GB of free memory, less {cache / 1e9:.2f} GB for a context of {context:,} tokens "
-        f"and {(memory_bytes * (1 - USABLE_SHARE) + RESERVE_BYTES) / 1e9:.2f} GB of room,"
+    with DryModel.of([source]) as dry:
+        context = promise.context_length or min(dry.context_trained, USUAL_CONTEXT)
+        beside = Demand(dry, 0, LoadOptions()).at(context, "auto").total
+    return usable(memory_bytes) - beside, (
+        f"{memory_bytes / 1e9:.2f} GB of free memory, of which {(memory_bytes - usable(memory_bytes)) / 1e9:.2f} GB is "
+        f"left to others and {beside / 1e9:.2f} GB is needed beside the weights for a context of {context:,} tokens,"
     )

@@ -39,6 +39,8 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     async def health() -> Response:
         if traffic.draining:
             return JSONResponse({"status": "draining"}, 503)
+        if traffic.loading:
+            return JSONResponse({"status": "loading"}, 503)
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics")

@@ -43,6 +43,7 @@ GAUGES: Mapping[str, str] = {
     "step_s": "A step without prompts takes so long, as far as was learned.",
     "prompt_row_s": "Each row of a prompt adds so much to a step, as far as was learned.",
     "disk_bytes": "Files of the prefix cache.",
+    "resident_bytes": "Resident memory of the engine's process.",
 }
 
 Loaded = Callable[[], Mapping[str, Servable]]

@@ -33,6 +33,7 @@ BACKLOG = 512
 THREADS = 32
 LAST_WORDS_S = 2
 POLL_S = 0.01
+TICK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ def url_of(listener: socket.socket) -> str:
 def serve(
     listener: socket.socket, options: ServeOptions, catalog: Catalog, models: Sequence[str], ready: Ready
 ) -> None:
-    """Serve until SIGTERM or SIGINT. ``models`` are in memory before ``ready`` is called with the URL."""
+    """Serve until SIGTERM or SIGINT. ``ready`` is called with the URL when ``models`` are in memory; the server listens
+    before that, and requests for them wait."""
 
     async def main() -> None:
         stop = Stop()
@@ -124,11 +126,14 @@ async def run(
     exchange = Exchange(pool, Metrics(pool.loaded), options.strict)
     server = _Server(create_app(exchange, _rules(options), traffic, admin=options.admin))
     try:
-        if await _unless(stop.asked, _preload(pool, models)):
-            async with server.on(listener):
+        async with server.on(listener):
+            log.info("listening on %s", url_of(listener))
+            traffic.loading = True
+            if await _unless(stop.asked, _preload(pool, models)):
+                traffic.loading = False
                 ready(url_of(listener))
                 await stop.asked.wait()
-                await _drain(traffic, pool, stop, options.drain_timeout_s)
+            await _drain(traffic, pool, stop, options.drain_timeout_s)
     finally:
         listener.close()
         await _unless(stop.insisted, pool.close())
@@ -193,6 +198,15 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         super().__init__(config)
+        self._ending = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own wakes ten times a second, and looks at limits that are not set. Once is enough for the date."""
+        while not self._ending.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -208,6 +222,7 @@ class _Server(uvicorn.Server):
             yield
         finally:
             self.should_exit = True
+            self._ending.set()
             await serving
 
 

@@ -20,10 +20,14 @@ ALWAYS_OPEN = frozenset({"/health", "/metrics"})
 
 
 class Traffic:
-    """The state of the server's doors: how many requests are inside, and whether new ones may come in."""
+    """The state of the server's doors: how many requests are inside, and whether new ones may come in.
+
+    loading: the models that the server was started with are on their way; requests for them wait.
+    """
 
     def __init__(self) -> None:
         self.running = 0
+        self.loading = False
         self.draining = False
         self._idle = asyncio.Event()
         self._idle.set()

@@ -1,0 +1,130 @@
+"""What a model takes of the memory, beside what was foretold, beside the bound, and beside llama-server.
+
+Resident memory is that of the engine's process, after its cache has been filled to the last cell but a few, by a prompt
+and an answer: until then, pages that were foretold are not there yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from ingle.runtime import LoadOptions, Model
+from ingle.runtime.request import ModelInfo
+
+from .facts import context_length, vocabulary
+from .finding import Finding
+from .make_model import make
+from .peers import llama_server
+
+MOST_WRONG = 0.10
+MOST_BESIDE_BYTES = 90e6
+MOST_OF_PEER = 0.65
+ANSWER_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file, and how it is loaded."""
+
+    path: Path
+    options: LoadOptions
+
+    @property
+    def name(self) -> str:
+        parts = [self.path.stem, f"{self.options.kv_cells} cells of {self.options.kv_type}"]
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Bytes resident when the cache is full, and what of it are conversations that rest in ordinary memory."""
+
+    info: ModelInfo
+    full: int
+    parked: int
+
+
+CASES: Sequence[tuple[str, str, LoadOptions]] = (
+    ("smollm-135m", "Q8_0", LoadOptions(context_length=2048, kv_cells=4096, repack="off", flash_attention="off")),
+    ("smollm-135m", "Q4_0", LoadOptions(context_length=2048, kv_cells=2048, repack="on", flash_attention="on")),
+    ("qwen2.5-0.5b", "Q4_0", LoadOptions(context_length=2048, kv_cells=2048, repack="on", flash_attention="off")),
+    ("qwen2.5-0.5b", "Q4_K_M", LoadOptions(context_length=2048, kv_cells=2048, repack="off", kv_type="q8_0")),
+    ("gemma-3-270m", "Q8_0", LoadOptions(context_length=2048, kv_cells=4096)),
+    ("lfm2-350m", "Q8_0", LoadOptions(context_length=2048, kv_cells=2048, parallel=8)),
+    ("mixtral-tiny", "Q8_0", LoadOptions(context_length=2048, kv_cells=2048, repack="off")),
+)
+"""Shapes and types that differ in all that the memory depends on: width and size of the vocabulary, sliding windows,
+recurrent layers, experts, repacked weights, quantized caches, scores of attention."""
+
+PEER_CASES = (("smollm-135m", "Q4_0"), ("qwen2.5-0.5b", "Q4_0"))
+
+
+def findings(folder: Path, peer: Path | None) -> list[Finding]:
+    cases = [Case(make(folder, shape, kind), options) for shape, kind, options in CASES]
+    compared = [make(folder, shape, kind) for shape, kind in PEER_CASES] if peer else []
+    return [
+        *(wrong(case, measured(case)) for case in cases),
+        *(finding for path in compared if peer for finding in beside_peer(peer, path)),
+    ]
+
+
+def wrong(case: Case, taken: Taken) -> Finding:
+    assert taken.info.footprint is not None
+    foretold = taken.info.footprint.total + taken.parked
+    detail = f"{foretold / 1e6:.0f} MB foretold ({taken.parked / 1e6:.0f} parked), {taken.full / 1e6:.0f} MB resident"
+    return Finding(f"estimate of {case.name}: error", abs(foretold / taken.full - 1), MOST_WRONG, detail=detail)
+
+
+def measured(case: Case) -> Taken:
+    with loaded(case) as (model, process):
+        fill(model, case.options.kv_cells or model.info.kv_cells)
+        return Taken(model.info, process.memory_info().rss, model.stats().parked_bytes)
+
+
+@contextlib.contextmanager
+def loaded(case: Case) -> Iterator[tuple[Model, psutil.Process]]:
+    before = set(psutil.Process().children())
+    with Model.load(case.path, options=case.options, isolation="process") as model:
+        (engine,) = set(psutil.Process().children()) - before
+        yield model, engine
+
+
+def fill(model: Model, cells: int) -> None:
+    """Use every cell, by prompts of a window each, and then write as many answers at once as there may be."""
+    window = min(model.info.context_length, cells)
+    ask(model, cells // window, window - ANSWER_TOKENS)
+    ask(model, model.info.parallel, ANSWER_TOKENS)
+
+
+def ask(model: Model, count: int, length: int) -> None:
+    """Prompts of ``length`` tokens at once, that share no prefix."""
+    prompts = [[(300 + index + token) % model.info.vocabulary for token in range(length)] for index in range(count)]
+    streams = [model.generate(prompt, max_tokens=ANSWER_TOKENS - 1, ignore_eos=True) for prompt in prompts]
+    for stream in streams:
+        stream.text()
+
+
+def beside_peer(binary: Path, model: Path) -> list[Finding]:
+    """After load and first tokens: over file and cache, and by llama-server's with the same window."""
+    window = min(4096, context_length(model))
+    options = LoadOptions(context_length=window, kv_cells=window, repack="on")
+    with loaded(Case(model, options)) as (ours, process):
+        for _ in ours.generate(list(range(300, 332)), max_tokens=ANSWER_TOKENS, ignore_eos=True):
+            pass
+        info, resident = ours.info, process.memory_info().rss
+    words = vocabulary(model)
+    with llama_server(binary, model, words, "-t", "2", "-c", str(window)) as theirs:
+        theirs.complete(theirs.fresh_tokens(32), ANSWER_TOKENS)
+        peer = theirs.process.memory_info().rss
+    beside = resident - model.stat().st_size - info.kv_bytes
+    detail = f"{resident / 1e6:.0f} MB, llama-server {peer / 1e6:.0f} MB"
+    return [
+        Finding(
+            f"{model.stem}, repacked: resident over file and cache", beside, MOST_BESIDE_BYTES, "bytes", detail=detail
+        ),
+        Finding(f"{model.stem}, repacked: resident by llama-server's", resident / peer, MOST_OF_PEER),
+    ]
