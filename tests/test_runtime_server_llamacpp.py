@@ -100,7 +100,8 @@ def test_what_is_asked_reaches_the_engine(server: Served) -> None:
     sampling = asked(server)["sampling"]
     assert {name: getattr(sampling, name) for name in fields} == fields
     assert (asked(server)["stop"], asked(server)["ignore_eos"]) == (("x",), True)
-    complete(server, seed=-1, json_schema={"type": "object"})
+    complete(server, seed=-1, json_schema={"type": "object"}, priority="background")
+    assert asked(server)["priority"] == "background"
     assert (asked(server)["sampling"].seed, asked(server)["output"].shape) == (None, "json")
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_model import FakeCatalog, Script
+from fake_model import FakeCatalog, FakeModel, Script
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingle.convert.errors import BadRequest, EngineClosed, LoadFailed, ModelNotFound, QueueFull
+from ingle.convert.errors import BadRequest, EngineClosed, EngineCrashed, LoadFailed, ModelNotFound, QueueFull
 from ingle.runtime.options import LoadOptions
 from ingle.runtime.server.catalog import StoreCatalog, prepare
-from ingle.runtime.server.pool import Pool
+from ingle.runtime.server.pool import Installed, Pool
 from ingle.runtime.store.manifest import Entry, KeptFile, Source
 from ingle.runtime.store.names import parse
 from ingle.runtime.store.store import Store
@@ -164,6 +164,34 @@ def test_a_crash_costs_its_requests_only() -> None:
         assert statuses == [503]
         assert server.chat().status == 200
         assert len(server.catalog.loads) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_finds_the_engine_dead_gets_the_next_one(stream: bool) -> None:
+    """Nobody has noticed yet that it died: the request was not taken, so it may be given again, once."""
+
+    def find_dead(model: FakeModel) -> None:
+        def chat(*given: Any, **asked: Any) -> Any:
+            model.alive = False
+            raise EngineCrashed("the engine process was ended by SIGKILL")
+
+        model.chat = chat  # type: ignore[method-assign]
+
+    with served(FakeCatalog("fake")) as server:
+        find_dead(server.model)
+        assert server.chat(stream=stream).status == 200
+        assert len(server.catalog.loads) == 2
+        load = server.catalog.load
+
+        def load_dead(installed: Installed) -> FakeModel:
+            model = load(installed)
+            find_dead(model)
+            return model
+
+        server.catalog.load = load_dead  # type: ignore[method-assign]
+        find_dead(server.model)
+        refused = server.chat(stream=stream)
+        assert (refused.status, refused.error["code"]) == (503, "engine_crashed")
 
 
 def test_a_model_taken_out_of_memory_by_another_comes_back() -> None:

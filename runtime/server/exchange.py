@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from ...convert.errors import ContextLengthExceeded
+from ...convert.errors import ContextLengthExceeded, EngineCrashed
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .answer import Answer
@@ -125,7 +125,7 @@ class Exchange:
     async def _answered(self, request: Request, asked: Asked, keep_s: float | None, watch: Watch) -> Response:
         headers = {IGNORED_HEADER: request.state.ignored} if request.state.ignored else {}
         owner = getattr(request.state, "owner", "")
-        answer = await attended(request.receive, self._open(asked, owner, keep_s))
+        answer = await attended(request.receive, self._opened(asked, owner, keep_s))
         writer = asked.writer(answer.opening)
         if asked.streams:
             return EventStream(_events(answer, asked, writer, watch), answer.close, headers, asked.framing)
@@ -133,6 +133,13 @@ class Exchange:
             return JSONResponse(await attended(request.receive, _whole(answer, asked, writer, watch)), headers=headers)
         finally:
             answer.close()
+
+    async def _opened(self, asked: Asked, owner: str, keep_s: float | None) -> Answer:
+        """An answer; of a new engine where the one there was turns out to have died before it took the request."""
+        try:
+            return await self._open(asked, owner, keep_s)
+        except EngineCrashed:
+            return await self._open(asked, owner, keep_s)
 
     async def _open(self, asked: Asked, owner: str, keep_s: float | None) -> Answer:
         """An answer whose prompts the engine has taken."""

@@ -150,6 +150,8 @@ class CompletionRequest(Fields):
         """Submit the prompt of that number."""
         output = self.output()
         extras: dict[str, Any] = {"output": output} if output is not None else {}
+        if self.priority is not None:
+            extras["priority"] = self.priority
         return model.generate(
             _tokenized(model, self.prompt[prompt]),
             sampling=replace(self.sampling(), logit_bias=self._all_biases(model)),
