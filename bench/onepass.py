@@ -25,6 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from ingle.quantize.kernels import SLOTS_EACH
+from ingle.quantize.native import usable_cpus
+from ingle.quantize.onepass import PIECE_WEIGHTS
+from ingle.quantize.types import TYPES
 
 from .compare_converter import LAUNCHER
 from .convert_speed import write_checkpoint
@@ -162,16 +166,18 @@ def kill(checkpoint: Path, kind: str, kills: int) -> Iterator[str]:
         out = Path(temporary) / "out.gguf"
         whole_s, _ = told(checkpoint, out, kind, None)
         want, worst = sha256(out), 0.0
+        in_flight = SLOTS_EACH * usable_cpus() * PIECE_WEIGHTS * TYPES[kind].bits / 8
         for number in range(kills):
             out.unlink()
             _, before = told(checkpoint, out, kind, whole_s * (number + 0.5) / kills)
             _, after = told(checkpoint, out, kind, None)
-            again = (before[-1] - after[0]) / after[-1] if before else 0.0
-            worst = max(worst, again)
+            lost = max(0, before[-1] - after[0]) if before else 0
+            worst = max(worst, (lost + in_flight) / after[-1])
             if sha256(out) != want:
                 sys.exit(f"kill {number + 1}: the file is another one")
-            yield f"kill {number + 1}: {share(before)} done, {share(after[:1], after[-1])} found again"
-        yield f"{kills} kills of {kind}: the same bytes each time, at most {worst:.2%} of what was reported made again"
+            reported = before[-1] / after[-1] if before else 0.0
+            yield f"kill {number + 1}: {reported:.1%} was done, {after[0] / after[-1]:.1%} was found again"
+        yield f"{kills} kills of {kind}: the same bytes each time; at most {worst:.2%} made again, in flight included"
 
 
 def told(checkpoint: Path, out: Path, kind: str, after_s: float | None) -> tuple[float, list[int]]:
@@ -186,10 +192,6 @@ def told(checkpoint: Path, out: Path, kind: str, after_s: float | None) -> tuple
         text, _ = process.communicate()
     lines = [line.split() for line in text.splitlines()]
     return time.monotonic() - started, [int(line[1]) for line in lines if len(line) == 3 and line[0] == "quantize"]
-
-
-def share(done: list[int], total: int = 0) -> str:
-    return f"{done[-1] / (total or done[-1]):.1%}" if done and total else f"{done[-1]:,} bytes" if done else "nothing"
 
 
 def sha256(path: Path) -> str:

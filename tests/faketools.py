@@ -12,7 +12,7 @@ from ingle.convert import gguf
 from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
 from ingle.runtime.store.checkpoint import Checkpoint
-from ingle.runtime.store.stages import Plain, Prove, Tools
+from ingle.runtime.store.stages import Importance, Plain, Prove, Tools
 
 
 def safetensors(parameters: int, name: str = "w") -> bytes:
@@ -69,7 +69,9 @@ class Workmen:
     def convert(self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progress: Progress) -> None:
         self._make(f"convert {dtype}", checkpoint, out, prove, progress)
 
-    def quantize(self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+    def quantize(
+        self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress, _: Importance | None
+    ) -> None:
         self._make(f"quantize {kind}", checkpoint, out, prove, progress)
 
     def prove(self, folder: Path, gguf: Path, progress: Progress, plain: Plain | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ingle.convert.files import appearing
 from ingle.convert.progress import Progress
 from ingle.runtime.store.build import obtain
 from ingle.runtime.store.checkpoint import Checkpoint
-from ingle.runtime.store.stages import Prove, Tools
+from ingle.runtime.store.stages import Importance, Prove, Tools
 from ingle.runtime.store.store import Store
 
 STEPS = 20
@@ -30,7 +30,9 @@ class SlowWorkmen(Workmen):
     def convert(self, checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progress: Progress) -> None:
         self._slowly("convert", checkpoint, out, prove, progress)
 
-    def quantize(self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+    def quantize(
+        self, checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress, _: Importance | None
+    ) -> None:
         self._slowly("quantize", checkpoint, out, prove, progress)
 
     def _slowly(self, stage: str, checkpoint: Checkpoint, out: Path, prove: Prove, progress: Progress) -> None:

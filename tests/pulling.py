@@ -17,6 +17,7 @@ from ingle.runtime.store.cache import Cache
 from ingle.runtime.store.download import Library
 from ingle.runtime.store.hub import Hub
 from ingle.runtime.store.manifest import Entry
+from ingle.runtime.store.stages import Importance
 from ingle.runtime.store.store import Store
 
 NAME = "org/tiny"
@@ -48,13 +49,16 @@ class Puller:
         self.tools = workmen.tools
         self.progress: list[tuple[str, int, int]] = []
 
-    def __call__(self, name: str = NAME, *, update: bool = False, offline: bool = False) -> Entry:
+    def __call__(
+        self, name: str = NAME, *, update: bool = False, offline: bool = False, importance: Importance | None = None
+    ) -> Entry:
         client = None if offline else Hub(self.hub.endpoint, self.token, first_wait_s=0.001)
         return build.obtain(
             name,
             self.store,
             progress=lambda stage, done, total: self.progress.append((stage, done, total)),
             update=update,
+            importance=importance,
             library=Library(self.cache, client),
             tools=self.tools,
         )

@@ -142,9 +142,9 @@ def test_what_a_killed_build_left_is_kept_for_the_next_and_goes_with_the_model(
             left[-1].write_bytes(bytes(100))
         raise StorageError("broken")
 
-    def look(checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress) -> None:
+    def look(checkpoint: Checkpoint, out: Path, kind: str, prove: Prove, progress: Progress, _: object) -> None:
         assert [path.exists() for path in left] == [True, False]
-        workmen.quantize(checkpoint, out, kind, prove, progress)
+        workmen.quantize(checkpoint, out, kind, prove, progress, None)
 
     name = f"{folder}:Q4_K_M"
     with pytest.raises(StorageError):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.errors import IngleError
-from ...convert.files import projector_beside
 from ...convert.progress import Progress
 from .display import emit_json, human_size, note, progress_bar
 from .importance import Importance
@@ -19,11 +17,11 @@ from .items import note_items
 
 if TYPE_CHECKING:
     from ...convert import Item
-    from ...convert.vocabulary import Vocabulary
     from ...quantize import Choices
     from ...quantize.onepass import OnePass, Plain
     from ..proof import Proof
     from ..store.checkpoint import Checkpoint
+    from ..store.stages import Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +73,18 @@ def quantize_checkpoint(text: str, out: Path, order: Order, importance: Importan
 
     Raises: what finding, converting, quantizing and proving raise.
     """
+    from ..settle import settle
     from ..store.arrival import checkpoint_at
+    from ..store.stages import Settled, plainly
 
     with progress_bar() as progress, checkpoint_at(text, progress) as source:
-        settle = _Settled(source, progress)
+        settled = Settled(source.folder, progress, settle)
         if importance.collects:
-            with _converted(source, out, settle, order, progress) as model:
+            with plainly(source, out, settled, progress, order.dtype.lower(), clip=order.clip) as model:
                 chosen = importance.added(order.choices, model)
         else:
             chosen = importance.added(order.choices, None)
-        return _quantize_and_prove(source, out, replace(order, choices=chosen), settle, progress)
+        return _quantize_and_prove(source, out, replace(order, choices=chosen), settled, progress)
 
 
 def looked_at(folder: Path, order: Order, importance: Importance) -> Item:
@@ -102,44 +102,7 @@ def looked_at(folder: Path, order: Order, importance: Importance) -> Item:
     return Item("quantization", "ok", f"{order.type}: {size}{others}")
 
 
-class _Settled:
-    """The vocabulary of a checkpoint, tried once."""
-
-    def __init__(self, source: Checkpoint, progress: Progress) -> None:
-        self._source, self._progress = source, progress
-        self._vocabulary: Vocabulary | None = None
-
-    def __call__(self, found: Vocabulary) -> Vocabulary:
-        from ..settle import settle
-
-        if self._vocabulary is None:
-            self._vocabulary = settle(self._source.folder, found, self._progress)
-        return self._vocabulary
-
-
-@contextlib.contextmanager
-def _converted(source: Checkpoint, out: Path, settle: _Settled, order: Order, progress: Progress) -> Iterator[Path]:
-    """The model as it is, to be run; beside ``out``, while the block runs."""
-    from ...convert import convert
-
-    model = out.with_name(f".{out.name}.converted")
-    try:
-        convert(
-            source.folder,
-            model,
-            order.dtype.lower(),
-            clip=order.clip,
-            settle=settle,
-            arrive=source.arrive,
-            progress=source.after(progress),
-        )
-        yield model
-    finally:
-        model.unlink(missing_ok=True)
-        projector_beside(model).unlink(missing_ok=True)
-
-
-def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settle: _Settled, progress: Progress) -> Made:
+def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settled: Settled, progress: Progress) -> Made:
     from ...quantize import onepass
     from ..proof import prove
     from ..store.stages import origin
@@ -159,7 +122,7 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settle: _Se
         choices=order.choices,
         clip=order.clip,
         threads=order.threads,
-        settle=settle,
+        settle=settled,
         prove=check_equal,
         arrive=source.arrive,
         identity=source.identity,

@@ -26,7 +26,7 @@ from .selection import (
     projector,
     variants,
 )
-from .stages import Job, Tools, Workshop, now, version
+from .stages import PLAIN_TYPES, Importance, Job, Tools, Workshop, now, version
 from .store import Store, sha256
 
 HEADER_ALLOWANCE_BYTES = 64 << 20
@@ -39,11 +39,12 @@ def obtain(
     *,
     progress: Progress = silent,
     update: bool = False,
+    importance: Importance | None = None,
     library: Library | None = None,
     tools: Tools | None = None,
 ) -> Entry:
     """The model of that name, built first if it is not here. ``update`` asks the hub whether it has a newer one, unless
-    HF_HUB_OFFLINE forbids it.
+    HF_HUB_OFFLINE forbids it. With ``importance``, one that was built without it is built again.
 
     What is here already is found without opening a connection (unless ``update``). Two processes that ask for the
     same model build it once.
@@ -54,48 +55,61 @@ def obtain(
     """
     wanted = parse(name)
     if isinstance(wanted, FileName):
+        if importance:
+            raise InputError(f"{name} is a file", hint=f"ingle quantize {name} -t TYPE --imatrix FILE")
         return store.find(name)
     update = update and not places.is_offline()
-    if not update and (entry := _here(store, wanted)):
+    if not update and (entry := _here(store, wanted, importance)):
         return entry
     with store.locked(wanted, progress=progress):
-        if not update and (entry := _here(store, wanted)):
+        if not update and (entry := _here(store, wanted, importance)):
             return entry
         store.sweep(wanted, resumable=False)
         workshop = Workshop(store, tools or Tools(), progress)
         if isinstance(wanted, FolderName):
-            return _from_folder(wanted, workshop)
-        return _from_hub(wanted, workshop, library or Library.from_environment())
+            return _from_folder(wanted, workshop, importance)
+        return _from_hub(wanted, workshop, library or Library.from_environment(), importance)
 
 
-def _here(store: Store, name: ModelName) -> Entry | None:
+def _here(store: Store, name: ModelName, importance: Importance | None) -> Entry | None:
+    """The model, if it is here and was made with what was asked for."""
+    from ...convert import gguf
+
     try:
-        return store.find(str(name))
+        entry = store.find(str(name))
     except ModelNotFound:
         return None
+    return entry if importance is None or importance.made(gguf.read(entry.path).metadata) else None
 
 
-def _from_folder(name: FolderName, workshop: Workshop) -> Entry:
+def _from_folder(name: FolderName, workshop: Workshop, importance: Importance | None) -> Entry:
     from ...convert.checkpoint import read_tensors
 
     if not name.path.is_dir():
         raise ModelNotFound(f"there is no folder {name.path}", hint="check the path")
     version = fingerprint(name.path)
-    type_name, reason = _type(name, name.path)
-    if entry := _here(workshop.store, name.typed(type_name)):
+    type_name, reason = _type(name, name.path, importance)
+    if entry := _here(workshop.store, name.typed(type_name), importance):
         return entry
-    job = Job(name, Checkpoint.of_folder(name.path), Source("folder", str(name.path), version), type_name, reason)
+    source = Source("folder", str(name.path), version)
+    job = Job(name, Checkpoint.of_folder(name.path), source, type_name, reason, importance)
     size_bytes = sum(tensor.nbytes for tensor in read_tensors(name.path).values())
     _require_space(workshop, type_name, size_bytes, download=(workshop.store.home, 0))
     return workshop.build(job)
 
 
-def _from_hub(name: HubName, workshop: Workshop, library: Library) -> Entry:
+def _from_hub(name: HubName, workshop: Workshop, library: Library, importance: Importance | None) -> Entry:
     repository = _repository(name, library)
     found = variants(repository)
-    if found and (name.type is None or matching(found, name.type) or not is_checkpoint(repository)):
+    if found and importance and not is_checkpoint(repository):
+        raise InputError(
+            f"{name} holds GGUF files, which are used as they are: an importance matrix would change nothing",
+            hint="leave --imatrix out",
+            param="imatrix",
+        )
+    if found and not importance and (name.type is None or matching(found, name.type) or not is_checkpoint(repository)):
         return _in_place(name, repository, found, workshop, library)
-    return _built(name, repository, workshop, library)
+    return _built(name, repository, workshop, library, importance)
 
 
 def _repository(name: HubName, library: Library) -> Repository:
@@ -139,10 +153,12 @@ def _kept(path: Path, file: RemoteFile, workshop: Workshop) -> KeptFile:
     return KeptFile(path, file.size_bytes, checksum)
 
 
-def _built(name: HubName, repository: Repository, workshop: Workshop, library: Library) -> Entry:
+def _built(
+    name: HubName, repository: Repository, workshop: Workshop, library: Library, importance: Importance | None
+) -> Entry:
     """Build a checkpoint of the hub while it arrives; one that is here in that type and version is not fetched."""
     if name.type:
-        _require_buildable(name.type)
+        _require_buildable(name.type, importance)
     begun = begin(library, repository, workshop.progress)
     workshop.tools.inspect(begun.folder)
     source = Source("hub", repository.id, repository.commit)
@@ -150,34 +166,36 @@ def _built(name: HubName, repository: Repository, workshop: Workshop, library: L
     download = (library.cache.root, library.missing_bytes(repository, begun.weights))
     _require_space(workshop, name.type or estimate, begun.weights_bytes, download)
     with on_its_way(library, begun, name.revision, workshop.progress) as checkpoint:
-        type_name, reason = _type(name, checkpoint.folder)
-        entry = _here(workshop.store, name.typed(type_name))
+        type_name, reason = _type(name, checkpoint.folder, importance)
+        entry = _here(workshop.store, name.typed(type_name), importance)
         if entry and entry.source.version == repository.commit:
             return entry
-        return workshop.build(Job(name, checkpoint, source, type_name, reason))
+        return workshop.build(Job(name, checkpoint, source, type_name, reason, importance))
 
 
-def _type(name: HubName | FolderName, checkpoint: Path) -> tuple[str, str]:
+def _type(name: HubName | FolderName, checkpoint: Path, importance: Importance | None) -> tuple[str, str]:
     """The type to build, and why."""
     from ...convert.checkpoint import read_tensors
 
     if name.type:
-        return _require_buildable(name.type), "asked for"
+        return _require_buildable(name.type, importance), "asked for"
     return default_type(sum(math.prod(tensor.shape) for tensor in read_tensors(checkpoint).values()))
 
 
-def _require_buildable(type_name: str) -> str:
-    """The type's exact name; refused before any work when there is none, or it needs an importance matrix."""
+def _require_buildable(type_name: str, importance: Importance | None) -> str:
+    """The type's exact name; refused before any work when there is none, or it and the matrix do not go together."""
     from ...quantize import types
 
     kind = types.find(type_name)
-    if kind.needs_imatrix:
+    if kind.needs_imatrix and importance is None:
         raise InputError(
             f"{kind.name} needs an importance matrix, and a text to collect it on",
-            hint=f"ingle quantize MODEL -t {kind.name} --imatrix auto --on TEXT; ingle quantize --types lists types "
-            "that need none",
+            hint=f"ingle pull MODEL -t {kind.name} --imatrix auto --on TEXT; ingle quantize --types lists types that "
+            "need none",
             param="type",
         )
+    if importance and kind.name in PLAIN_TYPES:
+        raise InputError(f"nothing is quantized to {kind.name}: --imatrix would change nothing", param="imatrix")
     return kind.name
 
 

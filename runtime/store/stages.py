@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,10 @@ from .names import FolderName, HubName
 from .store import Store, sha256
 
 if TYPE_CHECKING:
+    from ...convert.gguf import Value
     from ...convert.origin import Origin
+    from ...convert.vocabulary import Vocabulary
+    from ...quantize import Imatrix
 
 PLAIN_TYPES = ("F32", "F16", "BF16")
 """Types that nothing is quantized to."""
@@ -27,6 +30,20 @@ PLAIN_TYPES = ("F32", "F16", "BF16")
 Proof = Mapping[str, Any]
 Plain = Callable[[], AbstractContextManager[Path]]
 Prove = Callable[[Path, Plain | None], Proof]
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """The importance matrix that a build is to use.
+
+    label: tells it from others, hexadecimal. load: gives it; where ``needs_model``, it is collected with the model of a
+    file that was not quantized. made: whether a file of that metadata was quantized with it.
+    """
+
+    label: str
+    needs_model: bool
+    load: Callable[[Path | None], Imatrix]
+    made: Callable[[Mapping[str, Value]], bool]
 
 
 def _inspect(folder: Path) -> None:
@@ -55,21 +72,73 @@ def _convert(checkpoint: Checkpoint, out: Path, dtype: str, prove: Prove, progre
     )
 
 
-def _quantize(checkpoint: Checkpoint, out: Path, type_name: str, prove: Prove, progress: Progress) -> None:
-    from ...quantize import onepass
+def _quantize(
+    checkpoint: Checkpoint, out: Path, type_name: str, prove: Prove, progress: Progress, importance: Importance | None
+) -> None:
+    from ...quantize import Choices, onepass
     from ..settle import settle
 
+    settled = Settled(checkpoint.folder, progress, settle)
     onepass.convert(
         checkpoint.folder,
         out,
         type_name,
-        settle=lambda found: settle(checkpoint.folder, found, progress),
+        choices=Choices(imatrix=_matrix(checkpoint, out, settled, progress, importance)),
+        settle=settled,
         prove=prove,
         arrive=checkpoint.arrive,
         identity=checkpoint.identity,
         origin=origin(checkpoint),
         progress=checkpoint.after(progress),
     )
+
+
+class Settled:
+    """What a trial decides about a vocabulary, tried once."""
+
+    def __init__(
+        self, folder: Path, progress: Progress, settle: Callable[[Path, Vocabulary, Progress], Vocabulary]
+    ) -> None:
+        self._folder, self._progress, self._settle = folder, progress, settle
+        self._vocabulary: Vocabulary | None = None
+
+    def __call__(self, found: Vocabulary) -> Vocabulary:
+        if self._vocabulary is None:
+            self._vocabulary = self._settle(self._folder, found, self._progress)
+        return self._vocabulary
+
+
+def _matrix(
+    checkpoint: Checkpoint, out: Path, settled: Settled, progress: Progress, importance: Importance | None
+) -> Imatrix | None:
+    if importance is None or not importance.needs_model:
+        return importance.load(None) if importance else None
+    with plainly(checkpoint, out, settled, progress) as model:
+        return importance.load(model)
+
+
+@contextmanager
+def plainly(
+    checkpoint: Checkpoint, out: Path, settled: Settled, progress: Progress, dtype: str = "auto", *, clip: bool = False
+) -> Iterator[Path]:
+    """The model as it is, to be run: beside ``out``, while the block runs."""
+    from ...convert import convert
+
+    model = out.with_name(f".{out.name}.converted")
+    try:
+        convert(
+            checkpoint.folder,
+            model,
+            dtype,
+            clip=clip,
+            settle=settled,
+            arrive=checkpoint.arrive,
+            progress=checkpoint.after(progress),
+        )
+        yield model
+    finally:
+        model.unlink(missing_ok=True)
+        projector_beside(model).unlink(missing_ok=True)
 
 
 def _prove(folder: Path, gguf: Path, progress: Progress, plain: Plain | None) -> Proof:
@@ -88,7 +157,7 @@ class Tools:
 
     convert: Callable[[Checkpoint, Path, str, Prove, Progress], None] = _convert
     prove: Callable[[Path, Path, Progress, Plain | None], Proof] = _prove
-    quantize: Callable[[Checkpoint, Path, str, Prove, Progress], None] = _quantize
+    quantize: Callable[[Checkpoint, Path, str, Prove, Progress, Importance | None], None] = _quantize
     inspect: Callable[[Path], None] = _inspect
 
 
@@ -101,6 +170,7 @@ class Job:
     source: Source
     type: str
     reason: str
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +186,8 @@ class Workshop:
 
         Raises: what converting, quantizing and verifying raise. The store stays as it was.
         """
-        out = self.store.folder(job.name) / f"{job.name.name}-{job.type}-{job.source.version[:8]}.gguf"
+        matrix = f"-{job.importance.label[:8]}" if job.importance else ""
+        out = self.store.folder(job.name) / f"{job.name.name}-{job.type}-{job.source.version[:8]}{matrix}.gguf"
         return self.store.keep(job.name, self._entry(job, out, self._made(job, out)))
 
     def _made(self, job: Job, out: Path) -> Proof:
@@ -131,7 +202,7 @@ class Workshop:
         if job.type in PLAIN_TYPES:
             self.tools.convert(job.checkpoint, out, job.type.lower(), prove, self.progress)
         else:
-            self.tools.quantize(job.checkpoint, out, job.type, prove, self.progress)
+            self.tools.quantize(job.checkpoint, out, job.type, prove, self.progress, job.importance)
         out.chmod(0o600)
         if not found:
             raise IngleError(f"{job.checkpoint.folder} was converted without a proof")
