@@ -252,5 +252,9 @@ def test_the_command_prints_the_same_figures(base: Path, small: Path) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["MODEL", "small.gguf", base.name]
     assert f"{far.kld.value:.5f}" in out
     assert "124 of 256 tokens scored" in complaints
+    code, out, complaints = finished("measure", small, *options, "--plot", small.with_name("loss.png"))
+    assert code == 0, complaints
+    assert small.with_name("loss.png").read_bytes().startswith(b"\x89PNG")
+    assert finished("measure", small, "--on", TEXT, "--plot", small.with_name("no.png"))[0] == 2
     code, out, _ = finished("measure", base, "--on", TEXT, "--ctx", "64", "--chunks", "1")
     assert "KL divergence" not in out and "perplexity" in out

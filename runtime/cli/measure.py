@@ -28,6 +28,7 @@ ON = click.Path(path_type=Path)
 @click.option("--chunks", type=click.IntRange(1), help="Use only the first so many chunks or records.")
 @click.option("--threads", type=THREADS, help="CPU threads. [default: physical cores]")
 @click.option("--record", is_flag=True, help="Keep the figures beside each MODEL, for show, verify and push.")
+@click.option("--plot", type=ON, help="Draw what each MODEL loses against its size (.png); needs --against.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def measure_command(
     models: tuple[str, ...],
@@ -37,6 +38,7 @@ def measure_command(
     chunks: int | None,
     threads: int | None,
     record: bool,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Measure each MODEL on a text: perplexity, and with --against the distance from BASE.
@@ -48,7 +50,12 @@ def measure_command(
     """
     from ..measure.measurement import measure
     from ..measure.wish import Wish
+    from ..plot import require_png
 
+    if plot is not None:
+        require_png(plot)
+        if against is None:
+            raise click.UsageError("--plot draws what was lost, and needs --against BASE")
     with progress_bar() as progress:
         paths = [_path(name, progress) for name in models]
         base = _path(against, progress) if against else None
@@ -56,6 +63,8 @@ def measure_command(
         found = measure(paths, wish, against=base, progress=progress)
         if record:
             _keep(found, models, against, wish, progress)
+    if plot is not None:
+        _draw(found, plot)
     if as_json:
         emit_json(_record(found))
         return
@@ -118,6 +127,19 @@ def _fields(model: Measured) -> dict[str, str]:
             "RMS Δp": f"{far.rms_delta_p.value:.3%} ± {far.rms_delta_p.error:.3%}",
         }
     return {name: value for name, value in lines.items() if value}
+
+
+def _draw(found: Measurement, path: Path) -> None:
+    """Size and loss of each model, and the loss of each as a bar; what loses nothing has no place on a log scale."""
+    from ..plot import Chart, Series, draw
+
+    losses = {
+        model.path.stem: (model.size_bytes / 1e6, model.distance.kld.value) for model in found.models if model.distance
+    }
+    points = {name: point for name, point in losses.items() if point[1] > 0}
+    series = tuple(Series(name, (point,)) for name, point in points.items())
+    chart = Chart("Loss by size", "MB", "mean KL divergence", series) if series else None
+    draw(path, chart, {name: point[1] for name, point in losses.items()}, "Mean KL divergence, nats per token")
 
 
 def _print_table(found: Measurement) -> None:
