@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of the contenders to run")
     options = parser.parse_args(arguments)
-    paths = (path.resolve() for path in (options.base, options.model, options.on))
-    asked = contenders(*paths, options.chunks, options.threads, options.tools.resolve())
+    base, model, on, tools = (path.resolve() for path in (options.base, options.model, options.on, options.tools))
+    asked = contenders(base, model, on, options.chunks, options.threads, tools)
     runs: dict[str, list[Run]] = {name: [] for name in asked if not options.only or name in options.only}
     for _ in range(options.rounds):
         for name, found in runs.items():
-            found.append(run(asked[name], options.tools.resolve()))
+            found.append(run(asked[name], tools))
     print("| | wall | CPU | disk |\n|---|---|---|---|")
     for name, found in runs.items():
         best = min(found, key=lambda one: one.wall)
