@@ -172,7 +172,7 @@ def _tell_of(config: Config) -> None:
     if config.path is None:
         return
     log.info("configured by %s", config.path)
-    if "api_key" in config.server and config.path.stat().st_mode & 0o077:
+    if {"api_key", "further_keys"} & set(config.server) and config.path.stat().st_mode & 0o077:
         log.warning("other users of this machine can read the API key in %s: chmod 600", config.path)
 
 
