@@ -12,6 +12,12 @@ from dataclasses import dataclass
 GRAIN = 16
 """Rows that the kernels compute together: fewer cost as much."""
 
+CHUNK = 64
+"""Rows from which llama.cpp's flash attention reads the cache in tiles; smaller chunks take a prompt twice as long."""
+
+STRETCH = 2
+"""Times the target that a step may take before chunks get smaller than that."""
+
 WEIGHT = 0.3
 """Of the newest step in what is believed."""
 
@@ -35,17 +41,21 @@ class Pace:
             self.lone_s = _follow(self.lone_s, seconds)
         elif prompt_rows >= GRAIN:
             alone = min(self.lone_s, seconds) if decoding else 0.0
-            self.row_s = _follow(self.row_s, (seconds - alone) / prompt_rows)
+            row_s = (seconds - alone) / prompt_rows
+            if prompt_rows >= CHUNK or not self.row_s or row_s < self.row_s:  # small chunks say nothing of large ones
+                self.row_s = _follow(self.row_s, row_s)
 
     def prompt_rows(self, decoding: int, most: int) -> int:
         """Rows of prompts that the next step may carry beside ``decoding`` others, ``most`` at most.
 
-        Never fewer than :data:`GRAIN`, so that a prompt gets on however slow the machine is.
+        Fewer than :data:`CHUNK` only where these take too long by far, and never fewer than :data:`GRAIN`, so that a
+        prompt gets on however slow the machine is.
         """
         if not decoding or not self.target_s or not self.row_s:
             return most
         affordable = int((self.target_s - self.lone_s) / self.row_s) // GRAIN * GRAIN
-        return min(most, max(GRAIN, affordable))
+        least = CHUNK if self.lone_s + CHUNK * self.row_s <= STRETCH * self.target_s else GRAIN
+        return min(most, max(least, affordable))
 
 
 def _follow(believed: float, seen: float) -> float:
