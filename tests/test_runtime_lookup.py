@@ -35,6 +35,13 @@ def test_the_end_of_a_text_is_repeated_as_it_was() -> None:
     assert lookup.foretold(9) == [4, 1, 2, 3, 4, 1, 2, 3, 4]
 
 
+def test_no_picture_is_foretold() -> None:
+    lookup = Lookup([1, 2, 3, 4, -7, -7, 5, 1, 2, 3])
+    lookup.saw()
+    assert lookup.foretold(1) == [4]
+    assert lookup.foretold(2) == []
+
+
 def record(streak: int, passages: int = 0, copied: int = 0, begun: int = 0) -> Record:
     return Record(written=1000, streak=streak, passages=passages, copied=copied, begun=begun)
 

@@ -35,8 +35,12 @@ class Drafts:
 
     def beside(self, rows: list[Row], choices: Mapping[Sequence, Choice], scheduler: Scheduler) -> list[Row]:
         """``rows`` with drafts, where these pay; else none."""
-        if not self._on or not rows or not all(_is_followed(choices[row.sequence]) for row in rows):
+        if not self._on or not rows:
             return []
+        for row in rows:
+            lookup = choices[row.sequence].lookup
+            if lookup is None or not lookup.streak:
+                return []
         room = min(scheduler.room_for_drafts(rows), self._most)
         if room <= len(rows):
             return []
@@ -62,7 +66,3 @@ class Drafts:
         """Tokens that the answer may still get."""
         most, room = choice.flight.request.max_tokens, self._window - len(choice.sequence.tokens)
         return room if most is None else min(room, most - choice.generated)
-
-
-def _is_followed(choice: Choice) -> bool:
-    return choice.lookup is not None and choice.lookup.streak > 0

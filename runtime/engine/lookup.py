@@ -45,11 +45,11 @@ class Lookup:
             self._ends[key] = end
 
     def foretold(self, count: int) -> list[int]:
-        """The next ``count`` tokens, if the text goes on as it did there; none where its last words are new. Where the
-        end of the text is reached it is repeated, as it was repeated so far."""
-        if self._next < 0:
+        """The next ``count`` tokens, if the text goes on as it did there; none where its last words are new, or a
+        picture came then. Where the end of the text is reached it is repeated, as it was repeated so far."""
+        period = self._tokens[self._next : self._next + count] if self._next >= 0 else []
+        if not period or min(period) < 0:
             return []
-        period = self._tokens[self._next : self._next + count]
         return (period * (-(-count // len(period))))[:count]
 
 
