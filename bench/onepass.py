@@ -6,7 +6,7 @@
 Writes a random sharded bf16 checkpoint of TinyLlama's shape (1.1 billion weights, 2.2 GB) into FOLDER, once. Every run
 is a new process with cold imports and a warm file cache; memory is the sum over the process and its children, sampled,
 shared pages counted in each of them; disk is what FOLDER/out holds at most. ``--kills`` kills that many runs of the
-first type at moments spread over its time, and counts what the next run makes again.
+first type at moments spread over its work, and counts what the next run makes again.
 """
 
 from __future__ import annotations
@@ -164,34 +164,34 @@ def kill(checkpoint: Path, kind: str, kills: int) -> Iterator[str]:
     """What each of ``kills`` killed runs cost the next one, in shares of the file."""
     with tempfile.TemporaryDirectory(dir=checkpoint.parent) as temporary:
         out = Path(temporary) / "out.gguf"
-        whole_s, _ = told(checkpoint, out, kind, None)
+        told(checkpoint, out, kind, 2.0)
         want, worst = sha256(out), 0.0
         in_flight = SLOTS_EACH * usable_cpus() * PIECE_WEIGHTS * TYPES[kind].bits / 8
         for number in range(kills):
             out.unlink()
-            _, before = told(checkpoint, out, kind, whole_s * (number + 0.5) / kills)
-            _, after = told(checkpoint, out, kind, None)
-            lost = max(0, before[-1] - after[0]) if before else 0
-            worst = max(worst, (lost + in_flight) / after[-1])
+            before = told(checkpoint, out, kind, (number + 0.5) / kills)
+            after = told(checkpoint, out, kind, 2.0)
+            worst = max(worst, (max(0, before[-1] - after[0]) + in_flight) / after[-1])
             if sha256(out) != want:
                 sys.exit(f"kill {number + 1}: the file is another one")
-            reported = before[-1] / after[-1] if before else 0.0
-            yield f"kill {number + 1}: {reported:.1%} was done, {after[0] / after[-1]:.1%} was found again"
+            done, found = before[-1] / after[-1], after[0] / after[-1]
+            yield f"kill {number + 1}: {done:.1%} was done, {found:.1%} was found again"
         yield f"{kills} kills of {kind}: the same bytes each time; at most {worst:.2%} made again, in flight included"
 
 
-def told(checkpoint: Path, out: Path, kind: str, after_s: float | None) -> tuple[float, list[int]]:
-    """How long a run took, or until it was killed, and the bytes that it said were done; last, without an end, all."""
+def told(checkpoint: Path, out: Path, kind: str, share: float) -> list[int]:
+    """The bytes that a run said were done, from its first word on; it is killed when it says ``share`` of all."""
     command = [sys.executable, "-c", TELLING, str(checkpoint), str(out), kind]
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        text, _ = process.communicate(timeout=after_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        text, _ = process.communicate()
-    lines = [line.split() for line in text.splitlines()]
-    return time.monotonic() - started, [int(line[1]) for line in lines if len(line) == 3 and line[0] == "quantize"]
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            stage, done, total = line.split()
+            if stage == "quantize":
+                said.append(int(done))
+                if int(done) >= share * int(total):
+                    process.kill()
+                    break
+    return said
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Self
 
-FLUSH_BYTES = 32 << 20
+FLUSH_BYTES = 128 << 20
 """Sent to the disk beside the work each time that so much was written, so that its end has little to wait for."""
 RECORD = struct.Struct("<II")
 """CRC-32 of a piece, and one more than the count that was noted with it: 0 is a piece that was not written."""
