@@ -156,7 +156,7 @@ def test_without_flags_the_options_are_the_defaults() -> None:
 
 EVERY_OPTION = """
     --ctx 2048 --kv-cells 4096 --parallel 3 --max-queue 4 --prefill-chunk 128 --itl-target 0.1
-    --threads 1 --threads-prefill 2
+    --threads 1 --threads-prefill 2 --cache-ram 1GB --cache-disk 2GB
     --gpu-layers -1 --kv-type q8_0 --flash-attention off --repack off --no-mmap --no-prefix-cache --speculate off
     --lora a.gguf --temp 0.5 --top-k 5 --top-p 0.6
     --min-p 0.1 --typical-p 0.7 --repeat-penalty 1.1 --repeat-last-n 32 --frequency-penalty 0.2

@@ -21,6 +21,9 @@ from .library import library, native_log
 from .model import generates
 
 MIB = 1 << 20
+SEGMENTS = "tokenizer.ggml.token_type_count"
+"""Of the vocabulary, what the tensors of an encoder depend on."""
+
 _KV = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells.*seqs\)")
 _STATES = re.compile(r"size = +([\d.]+) MiB .*rs_seq")
 _COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
@@ -136,7 +139,7 @@ def vocabulary_size(metadata: Mapping[str, gguf.Value]) -> int:
 
 def _numbers(metadata: Mapping[str, gguf.Value], vocabulary: int) -> dict[str, gguf.Value]:
     arch = str(metadata.get("general.architecture", ""))
-    own = {key: value for key, value in metadata.items() if key.startswith(f"{arch}.")}
+    own = {key: value for key, value in metadata.items() if key.startswith(f"{arch}.") or key == SEGMENTS}
     return {
         "general.architecture": arch,
         "tokenizer.ggml.model": "no_vocab",

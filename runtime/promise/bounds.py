@@ -61,7 +61,8 @@ def _memory(promise: Promise, memory_bytes: int, source: gguf.GGUF) -> tuple[int
     with DryModel.of([source]) as dry:
         context = promise.context_length or min(dry.context_trained, USUAL_CONTEXT)
         beside = Demand(dry, 0, LoadOptions()).at(context, "auto").total
-    return usable(memory_bytes) - beside, (
-        f"{memory_bytes / 1e9:.2f} GB of free memory, of which {(memory_bytes - usable(memory_bytes)) / 1e9:.2f} GB is "
-        f"left to others and {beside / 1e9:.2f} GB is needed beside the weights for a context of {context:,} tokens,"
+    limit, left = usable(memory_bytes) - beside, memory_bytes - usable(memory_bytes)
+    return limit, (
+        f"at most {limit:,} bytes of the {memory_bytes / 1e9:.2f} GB of free memory ({left / 1e9:.2f} GB are left to "
+        f"others, and a context of {context:,} tokens takes {beside / 1e9:.2f} GB with all that is beside the weights)"
     )
