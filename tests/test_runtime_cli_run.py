@@ -123,10 +123,11 @@ def test_a_folder_that_looks_like_a_hub_name_is_not_guessed_at(bard: Path) -> No
 
 def test_ctrl_c_ends_a_single_answer_with_130(model: Path) -> None:
     with ingle("run", model, "Speak on", *NEVER_ENDING) as process:
-        assert process.stdout is not None and process.stdout.read(8)
+        assert process.stdout is not None and process.stderr is not None and process.stdout.read(8)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
-        out, complaints = process.communicate(timeout=30)
+        out, complaints = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=30)
     assert process.returncode == 130
     assert complaints.strip() == ""
     assert out.endswith("\n")
