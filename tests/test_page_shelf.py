@@ -155,8 +155,9 @@ def test_conversations_are_kept_found_renamed_and_deleted(guest: Visit) -> None:
     sure = guest.page.get_by_role("dialog", name="Delete “another name”?")
     assert guest.page.evaluate("document.activeElement.textContent") == "Keep"
     sure.get_by_role("button", name="Delete").click()
+    shelf.get_by_text("another name").wait_for(state="detached")
     assert shelf.locator(".title").all_inner_texts() == ["the second"]
-    assert guest.page.get_by_text("What shall we talk about?").is_visible()
+    guest.page.get_by_text("What shall we talk about?").wait_for()
     other = guest.open()
     guest.say("a third")
     other.get_by_role("navigation").get_by_text("a third").wait_for()  # told to the other tab
