@@ -36,6 +36,19 @@ class Quantized:
     fallbacks: tuple[Fallback, ...]
     unweighted: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, plan: Plan, out: Path) -> Quantized:
+        """``plan``, carried out at ``out``."""
+        return cls(
+            path=out,
+            type=plan.type.name,
+            source_bytes=plan.source.size_bytes,
+            size_bytes=plan.size_bytes,
+            bits_per_weight=plan.bits_per_weight,
+            fallbacks=plan.fallbacks,
+            unweighted=plan.unweighted,
+        )
+
 
 def quantize(
     source: Path,
@@ -69,15 +82,7 @@ def execute(plan: Plan, out: Path, *, threads: int | None = None, progress: Prog
     with appearing(out) as partial:
         _write(plan, partial, threads or 0, progress)
         _require_as_planned(plan, partial)
-    return Quantized(
-        path=out,
-        type=plan.type.name,
-        source_bytes=plan.source.size_bytes,
-        size_bytes=plan.size_bytes,
-        bits_per_weight=plan.bits_per_weight,
-        fallbacks=plan.fallbacks,
-        unweighted=plan.unweighted,
-    )
+    return Quantized.of(plan, out)
 
 
 def require_other_file(source: Path, out: Path) -> None:

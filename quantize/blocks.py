@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,8 @@ from numpy.typing import NDArray
 
 from ..convert.errors import EngineError
 from ..convert.ggml import GGMLType
+from . import worker
+from .kernels import library_path
 
 F32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -78,15 +78,7 @@ def _decoder(element: GGMLType) -> Any:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """The base library of ggml that came with llama-cpp-python; loading it starts no engine."""
-    spec = importlib.util.find_spec("llama_cpp")
-    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
-    found = next(iter(sorted(folder.glob("*ggml-base.*"))), None) if folder else None
-    if found is None:
-        raise EngineError("the installed llama-cpp-python has no ggml-base library", hint="install it again")
-    base = ctypes.CDLL(str(found))
-    pointer, long = ctypes.c_void_p, ctypes.c_int64
-    base.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, long, long, long, pointer]
-    base.ggml_quantize_chunk.restype = ctypes.c_size_t
+    """The base library of ggml; loading it starts no engine."""
+    base = worker.library(str(library_path()))
     base.ggml_quantize_init.argtypes, base.ggml_quantize_init.restype = [ctypes.c_int], None
     return base

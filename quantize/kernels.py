@@ -196,5 +196,5 @@ def library_path() -> Path:
     folder = Path(str(package.origin if package else "")).parent / "lib"
     found = next(iter(sorted(folder.glob("*ggml-base.*"))), None)
     if found is None:
-        raise EngineError(f"the installed llama.cpp has no ggml-base library in {folder}")
+        raise EngineError(f"there is no ggml-base library in {folder}", hint="install llama-cpp-python again")
     return found

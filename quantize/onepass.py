@@ -130,7 +130,7 @@ def convert(
         journal.close()
         projector = pipeline.project(source, out, progress)
     conversion = pipeline.done(source, out, planned.type.name, found, projector)
-    return OnePass(conversion, _quantized(planned, out), resumed_bytes)
+    return OnePass(conversion, Quantized.of(planned, out), resumed_bytes)
 
 
 def preview(folder: Path, type_name: str, *, dtype: str = "auto", choices: Choices | None = None) -> Plan:
@@ -320,15 +320,3 @@ def _unquantized(source: Source, metadata: Mapping[str, gguf.Value], out: Path, 
         gguf.write(path, metadata, source.plans, progress)
         source.overflow.counts = counts
         yield path
-
-
-def _quantized(planned: Plan, out: Path) -> Quantized:
-    return Quantized(
-        path=out,
-        type=planned.type.name,
-        source_bytes=planned.source.size_bytes,
-        size_bytes=planned.size_bytes,
-        bits_per_weight=planned.bits_per_weight,
-        fallbacks=planned.fallbacks,
-        unweighted=planned.unweighted,
-    )

@@ -14,9 +14,9 @@ from ...convert.errors import BadRequest
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Sampling, TokenLogprob, Usage
 from .chat import Opening
+from .continuation import MOST_PROMPTS, Continuation, is_token, malformed, unknown_token
 from .errors import UnsupportedParameter, shown
-from .openai_completions import MOST_PROMPTS
-from .openai_fields import INT64, MOST_BIASES, MOST_LOGPROBS, UNSUPPORTED, Fields
+from .openai_fields import INT64, MOST_BIASES, MOST_LOGPROBS, UNSUPPORTED
 from .openai_shapes import token_text
 from .pool import Servable
 from .sse import Framing
@@ -38,7 +38,7 @@ def prompts_of(value: Any) -> list[Prompt]:
     """
     if not isinstance(value, list):
         return [_one("prompt", value)]
-    if any(_is_id(part) for part in value):
+    if any(is_token(part) for part in value):
         return [_mixed("prompt", value)]
     if not 0 < len(value) <= MOST_PROMPTS:
         raise BadRequest(f"prompt: a list must have 1 to {MOST_PROMPTS} prompts, not {len(value)}", param="prompt")
@@ -57,23 +57,14 @@ def _one(place: str, value: Any) -> Prompt:
 
 def _mixed(place: str, value: Any) -> Prompt:
     if not isinstance(value, list) or not value:
-        raise _bad(place, value)
+        raise malformed(place, value)
     for index, part in enumerate(value):
-        if not isinstance(part, str) and not (_is_id(part) and part >= 0):
-            raise _bad(f"{place}[{index}]", part)
+        if not isinstance(part, str) and not (is_token(part) and part >= 0):
+            raise malformed(f"{place}[{index}]", part)
     return tuple(value)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _bad(place: str, value: Any) -> BadRequest:
-    return BadRequest(f"{place}: a prompt is text, token ids, or a list of these (got {shown(value)})", param=place)
-
-
-class CompletionRequest(Fields):
-    prompt_field: ClassVar[str] = "prompt"
+class CompletionRequest(Continuation):
     framing: ClassVar[Framing] = Framing(done=b"")
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         {
@@ -85,7 +76,6 @@ class CompletionRequest(Fields):
         }
     )
 
-    prompt: Any
     n_predict: Annotated[int, Field(ge=-1)] | None = None
     n_probs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     seed: Annotated[int, Field(ge=-1, lt=INT64)] | None = None
@@ -110,10 +100,6 @@ class CompletionRequest(Fields):
     @classmethod
     def _pairs(cls, value: Any) -> dict[Part, float] | None:
         return None if value is None else _biases(value)
-
-    @property
-    def num_prompts(self) -> int:
-        return len(self.prompt)
 
     @property
     def includes_usage(self) -> bool:
@@ -144,24 +130,12 @@ class CompletionRequest(Fields):
             )
         for token in (part for prompt in self.prompt for part in prompt if isinstance(part, int)):
             if token >= info.vocabulary:
-                raise BadRequest(f"prompt names token {token} of {info.vocabulary}", param="prompt")
+                raise unknown_token(token, info.vocabulary)
 
     def start(self, model: Servable, prompt: int) -> Stream:
         """Submit the prompt of that number."""
-        output = self.output()
-        extras: dict[str, Any] = {"output": output} if output is not None else {}
-        if self.priority is not None:
-            extras["priority"] = self.priority
-        return model.generate(
-            _tokenized(model, self.prompt[prompt]),
-            sampling=replace(self.sampling(), logit_bias=self._all_biases(model)),
-            max_tokens=self.most_tokens,
-            stop=tuple(self.stop or ()),
-            logprobs=self.n_probs or None,
-            n=self.choices,
-            ignore_eos=bool(self.ignore_eos),
-            **extras,
-        )
+        sampling = replace(self.sampling(), logit_bias=self._all_biases(model))
+        return self.submit(model, _tokenized(model, self.prompt[prompt]), sampling, self.n_probs or None)
 
     def writer(self, opening: Opening) -> CompletionWriter:
         return CompletionWriter(self, opening)
@@ -198,7 +172,7 @@ def _biases(value: Any) -> dict[Part, float]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"{shown(pair)} is no pair of a token, or a text, and a number")
         token, bias = pair
-        known = isinstance(token, str) or (_is_id(token) and token >= 0)
+        known = isinstance(token, str) or (is_token(token) and token >= 0)
         if not known or not (bias is False or _is_number(bias)):
             raise ValueError(f"{shown(pair)} is no pair of a token, or a text, and a number from -100 to 100")
         biases[token] = -math.inf if bias is False else float(bias)

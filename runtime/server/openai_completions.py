@@ -12,12 +12,10 @@ from ...convert.errors import BadRequest
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .chat import Opening
-from .errors import shown
-from .openai_fields import MOST_LOGPROBS, UNSUPPORTED, Fields
+from .continuation import MOST_PROMPTS, Continuation, is_token, malformed, unknown_token
+from .openai_fields import MOST_LOGPROBS, UNSUPPORTED
 from .openai_shapes import Head, LegacyLogprobs, ending, with_usage
 from .pool import Servable
-
-MOST_PROMPTS = 128
 
 Prompt = str | tuple[int, ...]
 
@@ -31,8 +29,8 @@ def prompts_of(value: Any) -> list[Prompt]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
-        raise _bad("prompt", value)
-    if _is_id(value[0]):
+        raise malformed("prompt", value)
+    if is_token(value[0]):
         return [_ids("prompt", value)]
     if len(value) > MOST_PROMPTS:
         raise BadRequest(f"prompt: {len(value)} prompts are more than {MOST_PROMPTS}", param="prompt")
@@ -47,23 +45,14 @@ def _one(place: str, value: Any) -> Prompt:
 
 def _ids(place: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise _bad(place, value)
+        raise malformed(place, value)
     for index, token in enumerate(value):
-        if not _is_id(token) or token < 0:
-            raise _bad(f"{place}[{index}]", token)
+        if not is_token(token) or token < 0:
+            raise malformed(f"{place}[{index}]", token)
     return tuple(value)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _bad(place: str, value: Any) -> BadRequest:
-    return BadRequest(f"{place}: a prompt is text, token ids, or a list of these (got {shown(value)})", param=place)
-
-
-class CompletionRequest(Fields):
-    prompt_field: ClassVar[str] = "prompt"
+class CompletionRequest(Continuation):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         {
             **UNSUPPORTED,
@@ -74,7 +63,6 @@ class CompletionRequest(Fields):
         }
     )
 
-    prompt: Any
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -100,32 +88,15 @@ class CompletionRequest(Fields):
             raise ValueError("of token ids is not supported: send the prompt as text")
         return echo
 
-    @property
-    def num_prompts(self) -> int:
-        return len(self.prompt)
-
     def check(self, info: ModelInfo) -> None:
         super().check(info)
         for prompt in self.prompt:
             if not isinstance(prompt, str) and max(prompt) >= info.vocabulary:
-                raise BadRequest(f"prompt names token {max(prompt)} of {info.vocabulary}", param="prompt")
+                raise unknown_token(max(prompt), info.vocabulary)
 
     def start(self, model: Servable, prompt: int) -> Stream:
         """Submit the prompt of that number."""
-        output = self.output()
-        extras: dict[str, Any] = {"output": output} if output is not None else {}
-        if self.priority is not None:
-            extras["priority"] = self.priority
-        return model.generate(
-            self.prompt[prompt],
-            sampling=self.sampling(),
-            max_tokens=self.most_tokens,
-            stop=tuple(self.stop or ()),
-            logprobs=self.logprobs,
-            n=self.choices,
-            ignore_eos=bool(self.ignore_eos),
-            **extras,
-        )
+        return self.submit(model, self.prompt[prompt], self.sampling(), self.logprobs)
 
     def _echoed(self) -> tuple[str, ...]:
         """What each choice begins with."""
