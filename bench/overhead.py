@@ -23,7 +23,8 @@ STREAMED_TOKEN_US = 30
 
 
 def findings(model: Path) -> list[Finding]:
-    with ingle_server(model, vocabulary(model), "--ctx", "32768", "--threads", "1", "--threads-prefill", "1") as server:
+    options = ("--ctx", "32768", "--threads", "1", "--threads-prefill", "1", "--speculate", "off")
+    with ingle_server(model, vocabulary(model), *options) as server:
         server.complete(server.fresh_tokens(8), 8)
         return [beside(server, depth) for depth in DEPTHS]
 

@@ -22,11 +22,13 @@ MOST_SECONDS = 900
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
-def run(function: str, file: Path, *arguments: str, progress: Progress = silent) -> dict[str, Any]:
+def run(
+    function: str, file: Path, *arguments: str, progress: Progress = silent, most_s: float = MOST_SECONDS
+) -> dict[str, Any]:
     """What ``function`` (``package.module:name``, which calls :func:`report`) found about ``file``.
 
     Raises:
-        VerificationFailed: the child died of it, or took longer than 15 minutes. Any error of ours that it reported.
+        VerificationFailed: the child died of it, or took longer than ``most_s``. Any error of ours that it reported.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -36,7 +38,7 @@ def run(function: str, file: Path, *arguments: str, progress: Progress = silent)
             stderr=log,
             env=child.environment(**OFFLINE),
         )
-        timer = threading.Timer(MOST_SECONDS, process.kill)
+        timer = threading.Timer(most_s, process.kill)
         timer.start()
         try:
             found = _follow(process, progress)

@@ -7,9 +7,6 @@ runs in a child process, because a wrong file can end the process that loads it.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert import child as child_process
-from ..convert import errors, gguf
-from ..convert.errors import IngleError, LoadFailed, UnsupportedModel, VerificationFailed
+from ..convert import gguf
+from ..convert.errors import LoadFailed, UnsupportedModel, VerificationFailed
+from . import confined
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -51,36 +48,14 @@ def prove_logits(checkpoint: Path, file: Path, *, whatever_size: bool = False) -
         VerificationFailed: they differ, or llama.cpp cannot load the file or dies of it.
         BadCheckpoint, BadGGUF: one of the two cannot be read at all.
     """
-    done = subprocess.run(
-        child_process.command(f"{__name__}:serve", str(checkpoint), str(file), str(int(whatever_size))),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=MOST_SECONDS,
-        env=child_process.environment(),
-        check=False,
-    )
-    said = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode or not said:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise VerificationFailed(
-            f"computing with {file} {child_process.manner_of_death(done.returncode)}: {' '.join(lines[-3:])}",
-            hint="llama.cpp cannot use this file safely; please report the checkpoint",
-        )
-    event = json.loads(said.splitlines()[-1])
-    if "error" in event:
-        raise getattr(errors, event["error"])(event["message"], hint=event["hint"])
-    return Logits(**event)
+    arguments = (str(checkpoint), str(int(whatever_size)))
+    return Logits(**confined.run(f"{__name__}:serve", file, *arguments, most_s=MOST_SECONDS))
 
 
 def serve() -> None:
-    """The child: its arguments are the checkpoint, the file, and whether its size does not matter."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)  # whatever else writes to stdout must not end up in our line
-        try:
-            found = asdict(compare(Path(sys.argv[1]), Path(sys.argv[2]), whatever_size=sys.argv[3] == "1"))
-        except IngleError as error:
-            found = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        print(json.dumps(found), file=out)
+    """The child: its arguments are the file, the checkpoint, and whether its size does not matter."""
+    file, checkpoint, whatever_size = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1"
+    confined.report(lambda _: asdict(compare(checkpoint, file, whatever_size=whatever_size)))
 
 
 def compare(checkpoint: Path, file: Path, *, whatever_size: bool) -> Logits:

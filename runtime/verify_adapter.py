@@ -6,22 +6,20 @@ hole instead of weights. llama.cpp then compares the adapter with the names and 
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..convert import child as child_process
-from ..convert import errors, gguf
+from ..convert import gguf
 from ..convert.errors import IngleError, VerificationFailed
 from ..convert.ggml import TYPES
 from ..convert.gguf import TensorPlan
 from ..convert.source import Source
+from . import confined
 
-MOST_SECONDS = 900
 SERVE = f"{__name__}:serve"
 # The smallest types for which llama.cpp accepts a weight: the hole is read once.
 SMALLEST = ("IQ1_S", "Q4_0")
@@ -34,41 +32,17 @@ def prove_loads(adapter: Path, base: Path) -> None:
         VerificationFailed: it refuses, or dies of it. BadCheckpoint, BadGGUF: the base cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix=".outline-", dir=adapter.parent) as room:
-        done = subprocess.run(
-            child_process.command(SERVE, str(adapter), str(base), room),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MOST_SECONDS,
-            env=child_process.environment(),
-            check=False,
-        )
-    said = done.stdout.decode("utf-8", "replace").strip()
-    if said:
-        event = json.loads(said.splitlines()[-1])
-        if event["error"]:
-            raise getattr(errors, event["error"])(event["message"], hint=event["hint"])
-    if done.returncode or not said:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise VerificationFailed(
-            f"loading {adapter} {child_process.manner_of_death(done.returncode)}: {' '.join(lines[-3:])}",
-            hint="llama.cpp cannot load this adapter safely; please report it",
-        )
+        confined.run(SERVE, adapter, str(base), room)
 
 
 def serve() -> None:
     """The child: its arguments are the adapter, the base, and a folder to work in."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)  # whatever else writes to stdout must not end up in our line
-        adapter, base, room = map(Path, sys.argv[1:4])
-        try:
-            _load(adapter, base if base.is_file() else outline(base, room / "base.gguf"))
-        except IngleError as error:
-            print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}), file=out)
-        else:
-            print(json.dumps({"error": ""}), file=out)
+    adapter, base, room = map(Path, sys.argv[1:4])
+    confined.report(lambda _: _load(adapter, base if base.is_file() else outline(base, room / "base.gguf")))
 
 
-def _load(adapter: Path, base: Path) -> None:
+def _load(adapter: Path, base: Path) -> dict[str, Any]:
+    """Nothing is found but that it loads."""
     from .llama.adapter import NativeAdapter
     from .llama.model import NativeModel
 
@@ -79,6 +53,7 @@ def _load(adapter: Path, base: Path) -> None:
         raise VerificationFailed(error.message, hint=error.hint) from error
     finally:
         model.close()
+    return {}
 
 
 def outline(checkpoint: Path, path: Path) -> Path:

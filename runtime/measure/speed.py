@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -60,13 +60,14 @@ class Speed:
 def measure_speed(
     path: Path, options: LoadOptions | None = None, progress: Progress = silent, *, share_s: float = SHARE_S
 ) -> Speed:
-    """Load a model as ``ingle serve`` does, and measure it with random tokens, which no cache knows.
+    """Load a model as ``ingle serve`` does, and measure it with random tokens, which no cache knows. Nothing is computed
+    ahead: what a model says behind random tokens repeats itself as no answer does, and would flatter it.
 
     Raises:
         IngleError: it cannot be loaded. InputError: its window is too small to measure anything in.
     """
     began = time.perf_counter()
-    engine = EngineProcess(path, options)
+    engine = EngineProcess(path, replace(options or LoadOptions(), speculate="off"))
     try:
         load_s = time.perf_counter() - began
         return _Stopwatch(engine, progress, share_s).speed(load_s)
