@@ -60,8 +60,9 @@ class Speed:
 def measure_speed(
     path: Path, options: LoadOptions | None = None, progress: Progress = silent, *, share_s: float = SHARE_S
 ) -> Speed:
-    """Load a model as ``ingle serve`` does, and measure it with random tokens, which no cache knows. Nothing is computed
-    ahead: what a model says behind random tokens repeats itself as no answer does, and would flatter it.
+    """Load a model as ``ingle serve`` does, and measure it with random tokens, which no cache knows.
+
+    Nothing is computed ahead: what a model says behind random tokens repeats itself as no answer does.
 
     Raises:
         IngleError: it cannot be loaded. InputError: its window is too small to measure anything in.
