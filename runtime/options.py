@@ -34,7 +34,8 @@ class LoadOptions:
     parallel: requests that decode at the same time; more wait in the queue.
     max_queue: requests that may wait; one more is refused with ``QueueFull``.
     prefill_chunk: most prompt tokens read in one step; bounds how long a running stream stalls.
-    itl_target_s: how long a running stream may wait for a token because of a prompt; 0 is as long as it takes.
+    itl_target_s: how long a running stream may wait for a token because of a prompt, up to twice that where 64 rows of
+    the prompt need it; 0 is as long as it takes.
     threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
