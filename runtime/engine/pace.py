@@ -13,7 +13,8 @@ GRAIN = 16
 """Rows that the kernels compute together: fewer cost as much."""
 
 CHUNK = 64
-"""Rows from which llama.cpp's flash attention reads the cache in tiles; at 32 a prompt of SmolLM-135M takes 1.6 times as long."""
+"""Rows from which llama.cpp's flash attention reads the cache in tiles: at 32 a prompt of SmolLM-135M takes 1.6
+times as long."""
 
 STRETCH = 2
 """Times the target that a step may take before chunks get smaller than that."""
