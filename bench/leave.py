@@ -10,7 +10,7 @@ from statistics import median
 
 import psutil
 
-from .client import Answer, call, finish
+from .client import Answer, ask, call, finish
 from .facts import vocabulary
 from .finding import Finding
 from .metrics import cancelled_requests, evaluated_tokens
@@ -29,7 +29,8 @@ BOUND_S = 0.25
 
 
 def findings(model: Path) -> list[Finding]:
-    with ingle_server(model, vocabulary(model), "--ctx", "2048", "--threads", "2", "--threads-prefill", "2") as server:
+    options = ("--ctx", "2048", "--threads", "2", "--threads-prefill", "2", "--speculate", "off")
+    with ingle_server(model, vocabulary(model), *options) as server:
         whole = server.complete(server.fresh_tokens(PROMPT_TOKENS), 1)
         return [*stopping(server, whole), *disturbing(server)]
 
@@ -85,7 +86,7 @@ def watch(process: psutil.Process, since: float) -> list[tuple[float, float]]:
 
 def disturbing(server: Server) -> list[Finding]:
     """Another stream runs all the while: its gaps once the client has left, beside the same stretch of one alone."""
-    alone = server.complete(server.fresh_tokens(8), STREAM_TOKENS)
+    alone = asyncio.run(ask(f"{server.url}/v1/completions", token_by_token(server)))
     answer, came, left = asyncio.run(stream_through(server))
     gaps = list(zip(answer.events[1:], answer.gaps_s, strict=True))
     during = [gap for at, gap in gaps if came <= at < left + BOUND_S]
@@ -100,10 +101,15 @@ def disturbing(server: Server) -> list[Finding]:
     ]
 
 
+def token_by_token(server: Server) -> dict[str, object]:
+    """A long answer that comes token by token: with their logprobs, pieces do not wait for each other."""
+    return server.body(server.fresh_tokens(8), STREAM_TOKENS) | {"logprobs": 1}
+
+
 async def stream_through(server: Server) -> tuple[Answer, float, float]:
     """A long answer, in the middle of which somebody comes with a long prompt and leaves. Answer, came at, left at."""
     url = f"{server.url}/v1/completions"
-    running = await call(url, server.body(server.fresh_tokens(8), STREAM_TOKENS))
+    running = await call(url, token_by_token(server))
     reading = asyncio.create_task(finish(running))
     while len(running.pieces) < BASELINE_TOKENS and not reading.done():
         await asyncio.sleep(STEP_S)
