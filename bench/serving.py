@@ -31,10 +31,12 @@ from .peers import Server, ingle_server, llama_server
 from .ratios import Goal, Line, lines_of, ratios_table
 from .report import replace_table
 
-CONTEXT = "16384"
+CONTEXT, CONTEXT_OF_SIXTEEN = "16384", "49152"
+"""Tokens of the cache. llama-server divides it among its slots where their number was given."""
+
 DEFAULT, SIXTEEN, OLLAMA = "llama-server", "llama-server -np 16", "-np 1 -b 512 -ub 512 (Ollama's)"
 FLAGS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {DEFAULT: (), SIXTEEN: ("-np", "16"), OLLAMA: ("-np", "1", "-b", "512", "-ub", "512")}
+    {DEFAULT: (), SIXTEEN: ("-np", "16", "-c", CONTEXT_OF_SIXTEEN), OLLAMA: ("-np", "1", "-b", "512", "-ub", "512")}
 )
 """llama-server's own number of slots is four."""
 
