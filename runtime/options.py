@@ -34,7 +34,7 @@ class LoadOptions:
     parallel: requests that decode at the same time; more wait in the queue.
     max_queue: requests that may wait; one more is refused with ``QueueFull``.
     prefill_chunk: most prompt tokens read in one step; bounds how long a running stream stalls.
-    itl_target_s: how long a running stream may wait for a token because of a prompt, up to twice that where 64 rows of
+    itl_target_s: how long a running stream may wait for a token because of a prompt, up to twice that where 192 rows of
     the prompt need it; 0 is as long as it takes.
     threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
@@ -54,7 +54,7 @@ class LoadOptions:
     parallel: int = 16
     max_queue: int = 64
     prefill_chunk: int = 256
-    itl_target_s: float = 0.2
+    itl_target_s: float = 0.5
     threads: int | None = None
     threads_prefill: int | None = None
     gpu_layers: int = 0

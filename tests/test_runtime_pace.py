@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ingle.runtime.engine.engine import Engine
 from ingle.runtime.engine.habit import CHANGED, Habit
-from ingle.runtime.engine.pace import CHUNK, GRAIN, STRETCH, Pace
+from ingle.runtime.engine.pace import GRAIN, LEAST_TILES, STRETCH, TILE, Pace
 from ingle.runtime.engine.scheduler import Limits, Scheduler
 from ingle.runtime.engine.sequence import Sequence
 from ingle.runtime.llama.kernels import cache_folder
@@ -38,29 +38,38 @@ def learned(target_s: float, lone_s: float, row_s: float) -> Pace:
     return pace
 
 
-@given(st.floats(0.02, 2), st.floats(0.001, 0.2), st.floats(1e-5, 0.05))
-def test_a_step_lasts_no_longer_than_was_promised(target_s: float, lone_s: float, row_s: float) -> None:
-    rows = learned(target_s, lone_s, row_s).prompt_rows(1, MOST)
-    assert GRAIN <= rows <= MOST
-    promised_s = target_s * (STRETCH if rows == CHUNK else 1)
-    assert rows == GRAIN or lone_s + rows * row_s <= promised_s * 1.001
-    larger = rows + GRAIN
-    assert larger > MOST or lone_s + larger * row_s > target_s * 0.999, "it could have carried more"
+@given(st.floats(0.02, 2), st.floats(0.001, 0.2), st.floats(1e-5, 0.05), st.integers(1, 100))
+def test_a_step_lasts_no_longer_than_was_promised(target_s: float, lone_s: float, row_s: float, beside: int) -> None:
+    most = MOST - beside
+    rows = learned(target_s, lone_s, row_s).prompt_rows(beside, beside, most)
+    assert GRAIN <= rows <= most
+    spare = TILE / 2  # a chunk is longer by so much where those beside it have begun a tile
+    promised_s = target_s * (STRETCH if rows <= LEAST_TILES * TILE + spare else 1)
+    assert rows == GRAIN or lone_s + (rows - spare) * row_s <= promised_s * 1.001
+    larger = rows + 2 * TILE
+    assert larger > most or lone_s + larger * row_s > target_s * 0.999, "it could have carried more"
+
+
+@given(st.floats(0.02, 2), st.floats(1e-5, 0.05), st.integers(1, 200))
+def test_no_step_begins_a_tile_for_a_row_or_two(target_s: float, row_s: float, beside: int) -> None:
+    rows = learned(target_s, 0.001, row_s).prompt_rows(beside, beside, 10**6)
+    assert rows < TILE // 2 or (beside + rows) % TILE == 0
 
 
 def test_nobody_waits_or_nothing_is_known_or_nothing_is_promised() -> None:
-    assert learned(0.01, 0.01, 0.01).prompt_rows(0, MOST) == MOST
-    assert learned(0.0, 0.01, 0.01).prompt_rows(1, MOST) == MOST
-    assert Pace(0.01).prompt_rows(1, MOST) == MOST
-    assert learned(0.01, 0.01, 0.01).prompt_rows(1, 5) == 5
+    assert learned(0.01, 0.01, 0.01).prompt_rows(0, 1, MOST) == MOST
+    assert learned(0.0, 0.01, 0.01).prompt_rows(1, 1, MOST) == MOST
+    assert Pace(0.01).prompt_rows(1, 1, MOST) == MOST
+    assert learned(0.01, 0.01, 0.01).prompt_rows(1, 1, 5) == 5
 
 
-def test_it_follows_a_machine_that_slows_down() -> None:
-    pace = learned(0.2, 0.01, 0.001)
-    before = pace.prompt_rows(1, MOST)
+@pytest.mark.parametrize(("row_s", "rows"), [(0.001, 191), (0.002, 191), (0.0025, 127), (0.005, 63), (0.02, GRAIN)])
+def test_it_follows_a_machine_that_slows_down(row_s: float, rows: int) -> None:
+    pace = learned(0.2, 0.01, 0.0005)
+    before = pace.prompt_rows(1, 1, MOST)
     for _ in range(30):
-        pace.observe(1, before, 0.01 + before * 0.004)
-    assert (before, pace.prompt_rows(1, MOST)) == (176, 64)
+        pace.observe(1, before, 0.01 + before * row_s)
+    assert (before, pace.prompt_rows(1, 1, MOST)) == (MOST, rows)
 
 
 def test_a_fresh_start_begins_with_what_was_learned(bard_gguf: Mapping[str, Path]) -> None:
@@ -94,7 +103,7 @@ def test_what_was_kept_badly_is_learned_again(bard_gguf: Mapping[str, Path], con
 def test_small_chunks_say_nothing_of_large_ones() -> None:
     pace = learned(0.2, 0.01, 0.001)
     for _ in range(20):
-        pace.observe(1, CHUNK - 1, 0.01 + CHUNK * 0.003)
+        pace.observe(1, TILE - 2, 0.01 + TILE * 0.003)
     assert pace.row_s == pytest.approx(0.001)
 
 
@@ -104,7 +113,10 @@ def test_small_steps_teach_nothing_about_rows() -> None:
     assert pace.row_s == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize(("target_s", "longest_s"), [(0.1, 0.1), (0.05, 0.01 + 64 * 0.001), (0.0, 0.01 + 255 * 0.001)])
+@pytest.mark.parametrize(
+    ("target_s", "longest_s"),
+    [(0.22, 0.01 + 191 * 0.001), (0.08, 0.01 + 127 * 0.001), (0.02, 0.01 + 16 * 0.001), (0.0, 0.01 + 255 * 0.001)],
+)
 def test_a_running_stream_waits_as_long_as_was_promised_while_a_long_prompt_is_read(
     target_s: float, longest_s: float
 ) -> None:

@@ -109,7 +109,7 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
     _load(
         "itl_target_s",
         click.FloatRange(0, 3600),
-        "Seconds that a stream may wait for a token, twice that while 64 rows of a prompt need it; 0 is off.",
+        "Seconds that a stream may wait for a token, twice that while 192 rows of a prompt need it; 0 is off.",
         "--itl-target",
     ),
     _option("threads", THREADS, "CPU threads of a decode step. [default: physical cores]"),

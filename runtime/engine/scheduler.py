@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import Blocks
-from .pace import Pace
+from .pace import TILE, Pace
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
 from .priority import RANK_TOKENS, Yielding
@@ -24,9 +24,6 @@ from .turns import Turns
 HEADROOM_SHARE = 16
 """Of the cells one part in so many stays free when a request starts beside others: their answers grow into it. Without
 it, who gave its cells back would come back at once, and take them from the next."""
-
-FILL = 64
-"""Rows that the kernels compute as fast as many more: a step that ends a prompt is filled up to them."""
 
 WORTH_WAITING_FOR = 32
 """Prompt tokens that another request is about to compute, for which a request with the same prefix waits."""
@@ -142,7 +139,7 @@ class Scheduler:
         self._free(len(rows) + min(self.limits.rows, unread))
         most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
         waited_for = sum(not sequence.gives_way for sequence in self.running if sequence.decoding)
-        return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, most))
+        return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, len(rows), most), len(rows))
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
         """The rows of a picture, for which the others wait; but between two of them, those who decode get a step."""
@@ -330,17 +327,17 @@ class Scheduler:
             decoding = [sequence for sequence in decoding if sequence is not youngest]
         return decoding[: self.limits.rows]
 
-    def _prompt_rows(self, running: list[Sequence], budget: int) -> list[Row]:
+    def _prompt_rows(self, running: list[Sequence], budget: int, beside: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer.
 
-        Where a prompt comes to its end the step is a short one: others get only what fills it up to :data:`FILL`.
+        Where a prompt comes to its end the step is a short one: others get only what fills a tile of the attention.
         """
         rows: list[Row] = []
         prompts = [sequence for sequence in running if not sequence.decoding]
         for sequence in sorted(prompts, key=self._distance):
             count = min(sequence.readable, budget)
             if count < sequence.pending and any(row.output for row in rows):
-                count = min(count, -sum(row.count for row in rows) % FILL)
+                count = min(count, -(beside + sum(row.count for row in rows)) % TILE)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
             if count > 0:
                 rows.append(Row(sequence, count, count == sequence.pending))
