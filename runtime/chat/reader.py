@@ -33,6 +33,7 @@ class Reading:
     the answer's markers. tools: the functions that may be called, by name, with the schemas of their arguments; empty
     where calls are not looked for. several: more than one call may be made; else what follows the first is content.
     demanded: a grammar sees to it that calls are whole unless the answer is cut off: they are given on as they grow.
+    continued: the prompt ends inside the text of the answer: its reasoning where it ``reasons``, else its content.
     """
 
     form: AnswerFormat = PLAIN
@@ -41,14 +42,20 @@ class Reading:
     tools: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     several: bool = True
     demanded: bool = False
+    continued: bool = False
 
     def reader(self) -> AnswerReader:
         """A reader for one answer."""
         from .channels import ChannelReader, MuseReader
+        from .grammar import CHANNELS
 
-        if self.form.channels == "muse":
-            return MuseReader(self.tools)
-        return ChannelReader() if self.form.channels else Reader(self)
+        if not self.form.channels:
+            return Reader(self)
+        reader = MuseReader(self.tools) if self.form.channels == "muse" else ChannelReader()
+        if self.continued:
+            channel = CHANNELS[self.form.channels]
+            reader.feed(channel.thought if self.reasons else channel.content)
+        return reader
 
     def read(self, text: str) -> tuple[str, str, tuple[Call, ...]]:
         """Reasoning, content and calls of a whole answer."""
@@ -76,15 +83,15 @@ class Reader:
         self._reasoning = form.reasoning[1].strip()
         self._wrapping = [text.strip() for text in form.content if text.strip()]
         self._marks = sorted({*self._wrapping, *(self._tools.openings if self._tools else ())}, key=len, reverse=True)
-        self._state: Callable[[], bool] = self._begin if self._reasoning else self._content
+        self._state: Callable[[], bool] = self._begin if self._reasoning and not reading.continued else self._content
         if self._reasoning and reading.reasons:
             self._state = self._in_reasoning
         self._text = reading.begun
         self._at = self._opened = 0
         self._whole = False
         self._spaces = ""  # held back: they count only if something follows
-        self._skips_spaces = reading.reasons
-        self._untouched = True
+        self._skips_spaces = reading.reasons and not reading.continued
+        self._untouched = not reading.continued
         self._pieces: list[Piece] = []
 
     @property
