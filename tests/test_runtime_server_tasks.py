@@ -177,6 +177,7 @@ def test_embeddings_as_llama_cpp_has_them(server: Served) -> None:
     (first,) = server.ask("POST", "/embeddings", body | {"pooling": "cls", "embd_normalize": -1}).json
     assert first["embedding"][0] == pytest.approx(tokens["embedding"][0], abs=1e-5)
     unit = np.array(pooled["embedding"][0])
+    assert vectors_of(server, case["input"], pooling="mean") == [pytest.approx(unit, abs=1e-5)]
     for how, expected in ((1, np.abs(unit).sum()), (0, np.abs(unit).max() / 32760)):
         (scaled,) = server.ask("POST", "/embeddings", body | {"embd_normalize": how}).json
         assert scaled["embedding"][0] == pytest.approx(unit / expected, rel=1e-5)

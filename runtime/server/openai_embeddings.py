@@ -16,7 +16,7 @@ from .tasking import Asked, Body
 
 class EmbeddingRequest(Body):
     """``prompt_name``, ``truncate`` and ``pooling`` are ours: a prompt of the model, leave to cut what is too long, and
-    how to make one vector where the model does not say."""
+    how to make one vector where the model does not say, which then has length 1."""
 
     model: ModelName = None
     input: Inputs
@@ -34,7 +34,7 @@ class EmbeddingRequest(Body):
     def asked(self) -> Asked:
         pooling = POOLINGS.get(self.pooling, self.pooling) if self.pooling else None
         given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate,
-                 "pooling": pooling}  # fmt: skip
+                 "pooling": pooling, "normalize": True if pooling else None}  # fmt: skip
         return Asked(
             self.model,
             "embeddings",
