@@ -147,6 +147,22 @@ def test_without_tools_a_call_is_text() -> None:
     assert reading.read(text) == ("", text, ())
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "This is not a chat template, it is",
+        "{{ messages[0].role }}",
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+        "{% for m in messages %}{{ m.content[:3] }}<x>{% endfor %}",
+        "{{ messages | length }}",
+        "{% if messages[1] %}{}{% endif %}x",
+    ],
+)
+def test_a_template_that_says_nothing_of_its_messages_is_a_template(template: str) -> None:
+    reading = Conversation({"default": template}, {}).prompt([USER]).reading
+    assert reading.read("It is so.") == ("", "It is so.", ())
+
+
 def test_a_template_without_tools_says_so() -> None:
     plain = Conversation({"default": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"}, {})
     with pytest.raises(TemplateError, match="does not know of tools"):
