@@ -5,12 +5,14 @@ BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed
 DEV     := $(VENV)/.installed-dev
 PAGE    := $(VENV)/.installed-page
+FUZZ    := $(VENV)/.installed-fuzz
+EXAMPLES ?= 100
 JS      := build/js/.installed
 DEMO    := build/demo
 PROMPT  ?= Good morrow, friend. What news from the court?
 SOURCES := convert quantize runtime tests bench
 
-.PHONY: help demo test lint format types pytest soak fuzz page-test page-pictures js-test bench clean
+.PHONY: help demo test lint format types pytest soak fuzz fuzz-api page-test page-pictures js-test bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -42,6 +44,9 @@ soak: $(DEV)  ## the long tests: kills at random moments, hours in minutes
 
 fuzz: $(DEV)  ## the property tests with other examples each time
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search
+
+fuzz-api: $(FUZZ) $(DEMO)/bard-Q8_0.gguf  ## schemathesis over the server's OpenAPI: EXAMPLES=500 of each route
+	$(BIN)/python tests/fuzz_api.py $(DEMO)/bard-Q8_0.gguf $(EXAMPLES)
 
 page-test: $(PAGE)  ## the chat page in headless Chromium, which must be here (Debian: apt install chromium)
 	$(BIN)/python -m pytest -m browser
@@ -87,6 +92,10 @@ $(DEV): $(RUNTIME)
 
 $(PAGE): $(DEV)
 	$(BIN)/python -m pip install -e '.[dev,page]'
+	@touch $@
+
+$(FUZZ): $(DEV)
+	$(BIN)/python -m pip install -e '.[dev,fuzz]'
 	@touch $@
 
 $(JS): tests/js/package.json

@@ -7,6 +7,7 @@ prefix:  a conversation that was interrupted by another one finds its prompt aga
 leave:   a client that hangs up while its prompt is read frees the cores; others are not disturbed.
 overhead: what a streamed token costs beside the kernels.
 sampling: how long it takes to choose a token.
+forced:  what computing text that a grammar leaves no choice about in one step wins.
 copy:    what computing foretold tokens wins where an answer repeats its prompt, and loses where not.
 memory:  what a model takes, beside what was foretold and beside llama-server (--llama-server BIN, optional).
 idle:    what a loaded model costs while nobody asks, when the server listens, and how quickly a model is back.
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import copying, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
+from . import copying, forcing, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
 from .finding import Finding
 from .make_model import TINY, make, make_of
 from .report import findings_table, replace_table
@@ -50,6 +51,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "leave": lambda models: leave.findings(models.fast),
         "sampling": lambda models: sampling.findings(models.tiny),
         "overhead": lambda models: overhead.findings(models.tiny),
+        "forced": lambda models: forcing.findings(models.fast),
         "copy": lambda models: copying.findings(copying_model(models.folder), models.fast),
         "memory": lambda models: memory.findings(models.folder, models.peer),
         "idle": lambda models: idle.findings(models.fast),

@@ -149,7 +149,8 @@ class Model:
         The content of a message is a text, or a list of parts: ``{"type": "text", "text": ...}`` and, for models that
         see, ``{"type": "image", "image": path_or_bytes}`` or OpenAI's ``image_url`` with a data URL.
 
-        tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`. output: the shape
+        tools: functions that the model may call; ``tool_choice`` as in :meth:`Conversation.prompt`, and
+        ``continue_final_message=True`` to go on from a last message of the assistant. output: the shape
         that the content must have; priority: see :class:`~ingle.runtime.request.Request`. The deltas are what the
         model writes, markup and all;
         ``stream.reading`` takes it apart into reasoning, content and calls.

@@ -248,3 +248,4 @@ class EngineStats:
     kernel_cpu_s: float = 0.0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0

@@ -105,7 +105,7 @@ class FakeModel:
     def chat(self, messages: Sequence[dict[str, Any]], **asked: Any) -> Stream:
         if not self.script.template:
             return self._submit(" ".join(str(message["content"]) for message in messages), messages, asked)
-        about = ("tools", "tool_choice", "parallel_tool_calls", "output")
+        about = ("tools", "tool_choice", "parallel_tool_calls", "output", "continue_final_message")
         prompt = self.conversation.prompt(
             pictures.take(messages)[0], **{key: asked[key] for key in about if key in asked}
         )

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from answers import CHATML, EXAMPLES, HERMES, LLAMA, MISTRAL, TOOLS, Example
+from answers import CHATML, EXAMPLES, HERMES, LLAMA, MISTRAL, MUSE, OSS, THINKING, TOOLS, Example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ingle.convert.errors import BadRequest, TemplateError
-from ingle.runtime.chat import Call, Conversation, Reading
+from ingle.runtime.chat import Call, Conversation, Output, Reading
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
 
@@ -34,7 +34,8 @@ def test_an_answer_is_read_and_every_split_gives_the_same(example: Example) -> N
     assert parts(reading, *example.text) == whole
 
 
-GROWING = [name for name in EXAMPLES if name.startswith(("hermes", "mistral by name", "kimi", "llama", "broken"))]
+ONE_PIECE = ("python", "gemma", "messages to", "a message to")
+GROWING = [name for name, example in EXAMPLES.items() if example.calls and not name.startswith(ONE_PIECE)]
 
 
 @pytest.mark.parametrize("name", GROWING)
@@ -71,10 +72,95 @@ def test_any_text_at_any_splits_gives_the_same(name: str, scraps: list[str], cut
     assert parts(READINGS[name], *pieces) == READINGS[name].read(text)
 
 
+BEGUN = {
+    "plain": (HERMES, "It <thi", "", "It <thi"),
+    "reasoning before it": (HERMES, "It is", "Hm.", "<think>\nHm.\n</think>\n\nIt is"),
+    "reasoning": (HERMES, "", "Hm", "<think>\nHm"),
+    "in the reasoning that the prompt has opened": (THINKING, "", "Hm", "Hm"),
+    "behind it": (THINKING, "It is", "Hm.", "Hm.\n</think>\n\nIt is"),
+    "without it": (THINKING, "It is", "", "\n</think>\n\nIt is"),
+    "channels": (OSS, "It is", "", "<|channel|>final<|message|>It is"),
+    "channels, reasoning": (OSS, "", "Hm", "<|channel|>analysis<|message|>Hm"),
+    "channels, both": (
+        OSS, "It is", "Hm.",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It is",
+    ),
+    "muse": (MUSE, "It is", "", " to=user<|message|>It is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_an_answer_that_was_begun_goes_on_where_it_ended(name: str) -> None:
+    template, content, reasoning, written = BEGUN[name]
+    conversation = Conversation({"default": template}, {})
+    last = {"role": "assistant", "content": content} | ({"reasoning_content": reasoning} if reasoning else {})
+    before = conversation.prompt([USER], tools=TOOLS).text
+    prompt = conversation.prompt([USER, last], tools=TOOLS, continue_final_message=True)
+    assert prompt.text == before + written
+    if content:
+        assert parts(prompt.reading, *" fair.") == ("", " fair.", ())
+    else:
+        end = "<|end|><|start|>assistant<|channel|>final<|message|>" if template == OSS else "\n</think>\n\n"
+        assert parts(prompt.reading, *f" so.{end}Fair.") == (" so.", "Fair.", ())
+
+
+def test_an_answer_that_was_begun_can_still_call() -> None:
+    reading = Conversation({"default": HERMES}, {}).prompt(
+        [USER, {"role": "assistant", "content": "I look."}], tools=TOOLS, continue_final_message=True
+    ).reading  # fmt: skip
+    assert parts(reading, *EXAMPLES["hermes"].text)[2] == EXAMPLES["hermes"].calls
+
+
+def test_what_was_begun_cannot_forge_a_control_token() -> None:
+    conversation = Conversation({"default": HERMES}, {}, {"<|im_end|>": 5})
+    last = {"role": "assistant", "content": "a<|im_end|>b"}
+    prompt = conversation.prompt([USER, last], continue_final_message=True)
+    assert prompt.text.endswith("assistant\na<|im_end|>b") and prompt.cuts == (len(prompt.text) - len("|im_end|>b"),)
+
+
+@pytest.mark.parametrize(
+    ("messages", "settings", "words"),
+    [
+        ([USER], {}, "not the assistant's"),
+        ([{"role": "assistant", "content": "a"}], {}, "answers nothing"),
+        ([USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}], {}, "answers nothing"),
+        ([USER, {"role": "assistant", "content": "a", "reasoning_content": "b"}],
+         {"continue_final_message": "reasoning_content"}, "reasoning is over"),
+        ([USER, {"role": "assistant", "content": "a"}], {"tools": TOOLS, "tool_choice": "required"}, "held to"),
+        ([USER, {"role": "assistant", "content": "a"}], {"output": Output("json", {}, "x")}, "held to"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_continued_is_refused(messages: list[Any], settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        Conversation({"default": HERMES}, {}).prompt(messages, **({"continue_final_message": True} | settings))
+
+
+def test_reasoning_that_the_template_does_not_know_is_not_dropped() -> None:
+    last = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
+    with pytest.raises(TemplateError, match="no reasoning"):
+        Conversation({"default": LLAMA}, {}).prompt([USER, last], continue_final_message=True)
+
+
 def test_without_tools_a_call_is_text() -> None:
     reading = Conversation({"default": HERMES}, {}).prompt([USER]).reading
     text = EXAMPLES["hermes"].text
     assert reading.read(text) == ("", text, ())
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "This is not a chat template, it is",
+        "{{ messages[0].role }}",
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+        "{% for m in messages %}{{ m.content[:3] }}<x>{% endfor %}",
+        "{{ messages | length }}",
+        "{% if messages[1] %}{}{% endif %}x",
+    ],
+)
+def test_a_template_that_says_nothing_of_its_messages_is_a_template(template: str) -> None:
+    reading = Conversation({"default": template}, {}).prompt([USER]).reading
+    assert reading.read("It is so.") == ("", "It is so.", ())
 
 
 def test_a_template_without_tools_says_so() -> None:

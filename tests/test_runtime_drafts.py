@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from engines import GREEDY, PROMPT, ids
 from ingle.runtime.engine import drafts
+from ingle.runtime.engine.constraint import Matcher
 from ingle.runtime.engine.engine import Engine
 from ingle.runtime.engine.governor import Governor
 from ingle.runtime.engine.lookup import Lookup
@@ -79,7 +80,10 @@ def test_answers_are_the_same(
         engine.close()
 
 
-def test_usage_tells_what_was_drafted(eager: None, bard_gguf: Mapping[str, Path]) -> None:
+def test_usage_tells_what_was_drafted(
+    eager: None, bard_gguf: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Matcher, "forced", lambda self: [])
     engine = Engine(bard_gguf["f32"], LoadOptions())
     stream = engine.submit(REQUESTS["constrained"])
     written = len(ids(stream))

@@ -344,6 +344,14 @@ class Traffic(RuleBasedStateMachine):
                 if len(one.tokens) >= self.cells:
                     self.scheduler.finish(one)
 
+    @precondition(lambda self: any(one.decoding for one in self.scheduler.running))
+    @rule(data=st.data(), count=st.integers(1, 30))
+    def force(self, data: st.DataObject, count: int) -> None:
+        """A grammar leaves no choice about the next tokens."""
+        one = data.draw(st.sampled_from([one for one in self.scheduler.running if one.decoding]))
+        one.tokens += [2000 + k for k in range(min(count, self.cells - len(one.tokens)))]
+        self.scheduler.unsettle()
+
     @rule(times=st.integers(1, 8))
     def rest(self, times: int) -> None:
         for _ in range(times):

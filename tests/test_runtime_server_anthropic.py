@@ -18,6 +18,9 @@ TOOLS: Any = [
 ]
 
 
+USED = {"type": "tool_use", "id": "a", "name": "get_weather", "input": {}}
+
+
 def scripted(text: str, template: str, size: int = 3) -> FakeCatalog:
     return FakeCatalog(
         "fake", script=Script(tuple(text[a : a + size] for a in range(0, len(text), size)), template=template)
@@ -185,7 +188,7 @@ def picture(**source: Any) -> Any:
             "base64",
         ),
         ({"messages": [{"role": "user", "content": [picture(type="base64", data="", media_type="x")]}]}, "type 'x'"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "the last message"),
+        ({"messages": [*ASK, {"role": "assistant", "content": [USED]}]}, "the last message has tool calls"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ],
 )
@@ -227,3 +230,18 @@ def test_labels_are_taken_and_the_rest_reported() -> None:
     with served(scripted("x", HERMES)) as server:
         answered = server.ask("POST", "/v1/messages", body | {"diagnostics": {}})
     assert answered.headers["x-ingle-ignored"] == "inference_geo, speed, diagnostics"
+
+
+def test_an_answer_that_was_begun_goes_on() -> None:
+    begun = [*ASK, {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}]
+    with served(scripted(" fair.", HERMES)) as server, client(server) as speaker:
+        answer = speaker.messages.create(model="fake", messages=begun, max_tokens=400)
+        assert server.model.works[-1].prompt[-1] == {"role": "assistant", "content": "It is"}
+        counted = speaker.messages.count_tokens(model="fake", messages=begun).input_tokens
+        assert server.model.works[-1].asked["continue_final_message"] is True
+        assert blocks(answer) == [{"type": "text", "text": " fair."}]
+        assert counted == len(server.model.render(begun_plain(), continue_final_message=True).split())
+
+
+def begun_plain() -> list[dict[str, Any]]:
+    return [*ASK, {"role": "assistant", "content": "It is"}]

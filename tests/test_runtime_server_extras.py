@@ -38,6 +38,18 @@ def test_a_chat_as_its_prompt(server: Served) -> None:
     assert without + "<|im_start|>assistant\n" == prompt
 
 
+def test_an_answer_that_was_begun_is_the_end_of_the_prompt(server: Served) -> None:
+    begun = [*ASK, {"role": "assistant", "content": "It is"}]
+    prompt = server.model.render(ASK) + "It is"
+    for how in ({}, {"continue_final_message": True}, {"continue_final_message": True, "add_generation_prompt": False}):
+        answered = server.ask("POST", "/apply-template", {"model": "fake", "messages": begun, **how})
+        assert answered.json["prompt"] == prompt, how
+    for how, end in (({"add_generation_prompt": True}, "is<|im_end|>\n<|im_start|>assistant\n"),
+                     ({"add_generation_prompt": False}, "<|im_start|>assistant\nIt is<|im_end|>\n")):  # fmt: skip
+        answered = server.ask("POST", "/apply-template", {"model": "fake", "messages": begun, **how})
+        assert answered.json["prompt"].endswith(end), how
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -46,6 +58,7 @@ def test_a_chat_as_its_prompt(server: Served) -> None:
         ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
         ("/detokenize", {"tokens": "x"}, "tokens"),
         ("/apply-template", {"messages": []}, "messages"),
+        ("/apply-template", {"messages": ASK, "continue_final_message": True}, "messages"),
         ("/apply-template", {"messages": ASK, "tools": [{}]}, "tools[0].function.name"),
     ],
 )

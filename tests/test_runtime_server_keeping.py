@@ -24,6 +24,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "hi"},
     "/completion": {"prompt": "hi"},
     "/v1/embeddings": {"input": "hi"},
+    "/embeddings": {"input": "hi"},
     "/v1/rerank": {"query": "hi", "documents": ["hi"]},
     "/v1/classify": {"input": "hi"},
     "/v1/tasks/embeddings": {"input": "hi"},

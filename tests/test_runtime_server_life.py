@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_model import FakeCatalog
+from ingle.runtime.server.serve import ServeOptions, Stop, listen, run
 
 PROGRAM = Path(__file__).parent / "fake_model.py"
 ROOT = PROGRAM.parent.parent
@@ -158,3 +162,25 @@ def test_idle_connections_do_not_hold_the_server_up() -> None:
         assert child.wait(20) == 0
         assert time.monotonic() - began < 5
         connection.close()
+
+
+def test_the_first_who_asks_hears_that_it_loads() -> None:
+    options = ServeOptions(port=0)
+    listener = listen(options)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def asking() -> tuple[int, Any]:
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                return health(url)
+
+    async def main() -> tuple[int, Any]:
+        stop = Stop()
+        first = asyncio.create_task(asyncio.to_thread(asking))
+        serving = asyncio.create_task(run(listener, options, FakeCatalog("fake", load_s=1.0), ["fake"], print, stop))
+        heard = await first
+        stop.ask()
+        await serving
+        return heard
+
+    assert asyncio.run(main()) == (503, {"status": "loading"})

@@ -237,3 +237,10 @@ def test_embeddings_of_a_model_for_tasks(tmp_path: Path) -> None:
     assert [len(row) for row in found.embeddings] == [4, 4] and (found.prompt_eval_count or 0) > 2
     short = np.array(one[:4]) / np.linalg.norm(one[:4])
     np.testing.assert_allclose(found.embeddings[0], short, atol=1e-5)
+
+
+def test_an_answer_that_was_begun_goes_on() -> None:
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "It is"}]
+    with served(scripted(" fair.")) as server:
+        answer = client(server).chat("fake", begun)
+        assert (answer.message.content, server.model.works[-1].asked["continue_final_message"]) == (" fair.", True)

@@ -123,8 +123,82 @@ def test_openais_embeddings(server: Served) -> None:
     assert long.error["ingle"] == {"prompt_tokens": 602, "context_window": 528}
     cut = server.ask("POST", "/v1/embeddings", {"model": "vectors", "input": ["a", "a" * 600], "truncate": True}).json
     assert (cut["ingle"], cut["usage"]["prompt_tokens"]) == ({"truncated": {"1": 74}}, 3 + 528)
-    ids = server.ask("POST", "/v1/embeddings", {"model": "vectors", "input": [1, 2]})
-    assert (ids.status, ids.error["param"]) == (400, "input")
+
+
+def vectors_of(server: Served, given: Any, **fields: Any) -> list[Any]:
+    answer = server.ask("POST", "/v1/embeddings", {"model": "vectors", "input": given, **fields})
+    assert answer.status == 200, answer.body
+    return [one["embedding"] for one in answer.json["data"]]
+
+
+def test_embeddings_of_token_ids_and_of_llama_cpps_objects(server: Served) -> None:
+    texts = ["What a lovely day", "ab"]
+    ids = [server.ask("POST", "/tokenize", {"model": "vectors", "content": text, "add_special": True}).json["tokens"]
+           for text in texts]  # fmt: skip
+    first, second = vectors_of(server, texts)
+    assert vectors_of(server, ids[0]) == [pytest.approx(first, abs=1e-4)]
+    assert vectors_of(server, ids) == [pytest.approx(first, abs=1e-4), pytest.approx(second, abs=1e-5)]
+    begin, *_, end = ids[1]
+    assert vectors_of(server, [begin, "a", "b", end]) == [pytest.approx(second, abs=1e-4)]
+    parts = {"content": [{"type": "text", "text": "What a "}, {"type": "text", "text": "lovely day"}]}
+    mixed = vectors_of(server, [{"prompt_string": "ab"}, parts, ids[1]])
+    assert mixed == [pytest.approx(one, abs=1e-4) for one in (second, first, second)]
+    answer = server.ask("POST", "/v1/embeddings", {"model": "vectors", "input": ids}).json
+    assert answer["usage"]["prompt_tokens"] == len(ids[0]) + len(ids[1])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[], {}, [[]], [[], "a"], 5, [1, -1], [1, True], [1.5], [10**9], {"content": "text"}, {"content": []},
+     {"content": [{"type": "image_url"}]}, {"prompt_string": "a", "multimodal_data": ["x"]}],
+)  # fmt: skip
+def test_what_cannot_be_embedded_is_refused_by_name(server: Served, given: Any) -> None:
+    for path in ("/v1/embeddings", "/embeddings"):
+        answer = server.ask("POST", path, {"model": "vectors", "input": given})
+        assert (answer.status, answer.error["param"]) == (400, "input"), answer.body
+
+
+def test_a_prompt_of_the_model_is_not_put_before_token_ids(server: Served) -> None:
+    body = {"model": "vectors", "input": [5, 6], "prompt_name": "query"}
+    answer = server.ask("POST", "/v1/embeddings", body)
+    assert (answer.status, answer.error["param"]) == (400, "prompt"), answer.body
+
+
+def test_embeddings_as_llama_cpp_has_them(server: Served) -> None:
+    case = golden("vectors")[0]
+    body = {"model": "vectors", "content": case["input"]}
+    (pooled,) = server.ask("POST", "/embedding", body).json
+    unit = np.array(case["mean"]) / np.linalg.norm(case["mean"])
+    assert (pooled["index"], pooled["embedding"]) == (0, [pytest.approx(unit, abs=1e-4)])
+    (tokens,) = server.ask("POST", "/embeddings", body | {"pooling": "none"}).json
+    assert np.shape(tokens["embedding"]) == (case["tokens"], len(unit))
+    assert np.mean(tokens["embedding"], axis=0) == pytest.approx(np.array(case["mean"]), abs=1e-3)
+    assert np.linalg.norm(tokens["embedding"], axis=1) != pytest.approx(1)
+    (first,) = server.ask("POST", "/embeddings", body | {"pooling": "cls", "embd_normalize": -1}).json
+    assert first["embedding"][0] == pytest.approx(tokens["embedding"][0], abs=1e-5)
+    unit = np.array(pooled["embedding"][0])
+    assert vectors_of(server, case["input"], pooling="mean") == [pytest.approx(unit, abs=1e-5)]
+    for how, expected in ((1, np.abs(unit).sum()), (0, np.abs(unit).max() / 32760)):
+        (scaled,) = server.ask("POST", "/embeddings", body | {"embd_normalize": how}).json
+        assert scaled["embedding"][0] == pytest.approx(unit / expected, rel=1e-5)
+    for path, more in (("/v1/embeddings", {}), ("/embeddings", {"embd_normalize": 2})):
+        refused = server.ask("POST", path, {"model": "vectors", "input": "a", "pooling": "none", **more})
+        assert refused.status == 400, refused.body
+
+
+def test_tokens_of_a_model_for_tasks(server: Served) -> None:
+    for name in ("vectors", "t5"):
+        asked = {"model": name, "content": "a day", "add_special": True, "with_pieces": True}
+        there = server.ask("POST", "/tokenize", asked).json["tokens"]
+        ids = [token["id"] for token in there]
+        bare = server.ask("POST", "/tokenize", {"model": name, "content": "a day"}).json["tokens"]
+        assert len(bare) < len(ids) and str(bare)[1:-1] in str(ids)
+        assert "a day" in server.ask("POST", "/detokenize", {"model": name, "tokens": bare}).json["content"]
+        text = server.ask("POST", "/tokenize", {"model": name, "content": there[-1]["piece"]}).json["tokens"]
+        as_text = {"model": name, "content": there[-1]["piece"], "parse_special": False}
+        assert text == [ids[-1]] and len(server.ask("POST", "/tokenize", as_text).json["tokens"]) > 1
+        refused = server.ask("POST", "/detokenize", {"model": name, "tokens": [10**8]})
+        assert (refused.status, refused.error["param"]) == (400, "tokens"), refused.body
 
 
 def test_reranking_as_cohere_and_as_tei(server: Served) -> None:

@@ -22,6 +22,7 @@ from ingle.runtime.llama.states import StatesContext
 from ingle.runtime.server.pool import Installed
 from ingle.runtime.tasks.model import TaskModel
 from ingle.runtime.tasks.process import TaskProcess
+from ingle.runtime.tasks.text import BATCH_CHARACTERS, TextTokenizer
 from ingle.runtime.tasks.work import Work
 from served import Served, served
 from test_runtime_seq2seq import recipe as t5_recipe
@@ -67,6 +68,21 @@ def test_a_step_ends_in_its_middle(kind: str, files: dict[str, Path], monkeypatc
         monkeypatch.undo()
         assert calls == [method]  # not one step more
         assert model.run(*task) == whole
+
+
+def test_reading_into_tokens_ends_between_two_batches(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with TaskModel(files["reads"], threads=1) as model:
+        work, encode, calls = Work(), TextTokenizer._encode_batch, []
+
+        def given_up(self: TextTokenizer, texts: Any, length: Any) -> Any:
+            calls.append(len(texts))
+            model.give_up(work)
+            return encode(self, texts, length)
+
+        monkeypatch.setattr(TextTokenizer, "_encode_batch", given_up)
+        with pytest.raises(Cancelled):
+            embed(model, MANY, progress=work)
+        assert len(calls) == 1 and sum(map(len, MANY[: calls[0] - 1])) < BATCH_CHARACTERS
 
 
 def test_what_waits_for_its_turn_never_gets_one(files: dict[str, Path]) -> None:

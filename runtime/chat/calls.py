@@ -99,18 +99,25 @@ def _tagged(form: ToolFormat, tags: Tags, name: str, text: str, at: int, schemas
         end = match(closing, text, at) if closing else Verdict.NEVER
         if isinstance(end, int):
             return [Call.of(name, arguments)], at
-        begin = match(tags.open, text, at)
-        if Verdict.PARTIAL in (end, begin):
+        found = parameter(tags, text, at, kinds)
+        if end is Verdict.PARTIAL:
             return Verdict.PARTIAL
-        if isinstance(begin, Verdict):
-            return begin
-        found = NAME.match(text, begin)
-        if found is None or found.end() == len(text):
-            return Verdict.NEVER if found is None and begin < len(text) else Verdict.PARTIAL
-        value = _parameter(tags, found.group(), text, found.end(), kinds)
-        if isinstance(value, Verdict):
-            return value
-        arguments[found.group()], at = value
+        if isinstance(found, Verdict):
+            return found
+        key, value, at = found
+        arguments[key] = value
+
+
+def parameter(tags: Tags, text: str, at: int, kinds: Mapping[str, Any]) -> tuple[str, Any, int] | Verdict:
+    """A parameter in tags: its name, its value, and where it ends. kinds: schemas by name."""
+    begin = match(tags.open, text, at)
+    if isinstance(begin, Verdict):
+        return begin
+    name = NAME.match(text, begin)
+    if name is None or name.end() == len(text):
+        return Verdict.NEVER if name is None and begin < len(text) else Verdict.PARTIAL
+    value = _parameter(tags, name.group(), text, name.end(), kinds)
+    return value if isinstance(value, Verdict) else (name.group(), *value)
 
 
 def _parameter(tags: Tags, key: str, text: str, at: int, kinds: Mapping[str, Any]) -> tuple[Any, int] | Verdict:

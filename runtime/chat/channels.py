@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from types import MappingProxyType
 from typing import ClassVar
 
 from .calls import Schemas, parse
 from .families import ATEM
 from .formats import Call, Piece
-from .literal import Verdict, begins, match
+from .growing import GrowingObject
+from .literal import Verdict, begins, match, space
 
 MESSAGE = "<|message|>"
 RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.\-]+)")
@@ -25,7 +27,11 @@ class ChannelReader:
     endings: ClassVar[tuple[str, ...]] = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
     closed: ClassVar[int] = 3
 
-    def __init__(self) -> None:
+    def __init__(self, growing: Schemas = MappingProxyType({})) -> None:
+        """``growing``: functions whose arguments are given on as they come, since a grammar sees to it that they are
+        whole."""
+        self._growing = growing
+        self._object: GrowingObject | None = None
         self._text = ""
         self._call = ""  # the function that the message goes to
         self._channel: str | None = None  # None: in the head of a message
@@ -68,7 +74,29 @@ class ChannelReader:
     def _called(self, name: str, text: str) -> list[Piece]:
         return [_called(name, text)]
 
+    def _grow(self, pieces: list[Piece]) -> bool | None:
+        """Take what there is of growing arguments; None where there are none."""
+        if self._call not in self._growing:
+            return None
+        if self._object is None:
+            begin = space(self._text, 0)
+            if not self._text.startswith("{", begin):
+                return None if begin < len(self._text) or self._whole else False
+            self._object, self._text = GrowingObject(), self._text[begin:]
+            pieces.append(Piece(begun=self._call))
+        before = len(self._object.text)
+        self._text = self._text[self._object.feed(self._text, 0) :]
+        if text := self._object.text[before:]:
+            pieces.append(Piece(arguments=text))
+        if not self._object.whole and not self._whole:
+            return False
+        pieces.append(Piece(call=Call(self._call, self._object.text)))
+        self._object, self._call, self._channel = None, "", "commentary"
+        return True
+
     def _body(self, pieces: list[Piece]) -> bool:
+        if (grown := self._grow(pieces)) is not None:
+            return grown
         end = begins(self.endings, self._text, 0)
         ending = next((mark for mark in self.endings if self._text.startswith(mark, end)), "")
         if self._call:

@@ -13,7 +13,8 @@ from ...convert import chat_template, special
 from ...convert.errors import BadRequest, TemplateError
 from ...convert.gguf import Value
 from ..request import ModelInfo
-from . import compiling, families, toolbox
+from . import compiling, continuing, families, toolbox
+from .continuing import Continuing
 from .formats import AnswerFormat
 from .grammar import AnswerGrammar
 from .history import Defuser, cut, prepared
@@ -96,21 +97,28 @@ class Conversation:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         output: Output | None = None,
+        continue_final_message: Continuing = False,
         **variables: Any,
     ) -> Prompt:
         """A prompt, how its answers are to be read, and the grammar that they must keep to.
 
         tools: ``{"type": "function", "function": {"name", "description", "parameters"}}``. tool_choice: ``auto``,
         ``none``, ``required``, or the name of the tool that must be called. output: the shape of the content.
+        continue_final_message: the last message is the beginning of the answer.
 
         Raises:
-            BadRequest: as :meth:`render`; or a tool, or the choice of one, makes no sense.
+            BadRequest: as :meth:`render`; or a tool, or the choice of one, makes no sense; or the last message cannot
+                be continued.
             TemplateError: as :meth:`render`; or there are tools, and the template does not know of any.
         """
         check(messages)
         offered = toolbox.checked(tools, tool_choice)
         wanted = toolbox.wanted(offered, tool_choice)
         output = compiling.checked(output) if output is not None else None
+        if continue_final_message:
+            continuing.checked(messages, continue_final_message)
+            if wanted or output is not None:
+                raise continuing.unshaped("tool_choice" if output is None else output.param)
         for name, schema in wanted or (offered.items() if output is not None else ()):
             compiling.check_schema(
                 {"type": "object", **schema}, f"tools[{list(offered).index(name)}].function.parameters"
@@ -120,15 +128,28 @@ class Conversation:
             raise TemplateError("this model's chat template does not know of tools", param="tools")
         defused, mark = self._defuser.defused([prepared(messages, form), list(tools or ()) if offered else None])
         extra = families.variables(self.template(with_tools=bool(offered)).source, defused[1])
-        rendered = self.render(defused[0], tools=defused[1], **(extra | variables))
+        asked = defused[0][:-1] if continue_final_message else defused[0]
+        rendered = self.render(asked, tools=defused[1], **(extra | variables))
         text, cuts = cut(rendered, mark)
         reading = _reading(form, text, offered, parallel_tool_calls, bool(wanted))
+        if continue_final_message:
+            shown = functools.partial(self._shown, rendered, asked, tools=defused[1], **(extra | variables))
+            begun, reading = continuing.continued(defused[0][-1], reading, continue_final_message, shown)
+            text, cuts = cut(rendered + begun, mark)
         grammar = ""
         if wanted or output is not None:
             writer = AnswerGrammar(form, self._control_tokens, reading.reasons, reading.begun)
             everything = wanted or (tuple(offered.items()) if output is not None else ())
             grammar = writer.of(tools=everything, several=parallel_tool_calls, output=None if wanted else output)
         return Prompt(text, cuts, reading, grammar, "tools" if wanted else output.param if output else "")
+
+    def _shown(self, prompt: str, before: Sequence[Message], last: Message, **settings: Any) -> str:
+        """What the template writes behind ``prompt`` for an answer; empty where it writes otherwise."""
+        try:
+            text = self.render([*before, last], **{**settings, "add_generation_prompt": False})
+        except TemplateError:
+            return ""
+        return text[len(prompt) :] if text.startswith(prompt) else ""
 
     def answer_format(self) -> AnswerFormat:
         """How the answers of this model are written. Found by rendering the template, once."""

@@ -168,6 +168,8 @@ def _reasoning(thought: str) -> tuple[str, str]:
 def _content(prompt: str, said: str, reasoning: tuple[str, str]) -> tuple[str, str]:
     """What stands around the content and is no reasoning; the end of the turn does not count."""
     place = said.find(CONTENT)
+    if place < 0:  # it does not show what was said, or not as it was
+        return "", ""
     begin = min(shared(prompt, said), place)
     begin = begin if begin >= len(prompt.rstrip()) else boundary(said, begin)
     opening = said[begin:place]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .calls import parse
 from .formats import PLAIN, AnswerFormat, Call, Piece
-from .growing import GrowingObject, begun, grows
+from .growing import Growing, GrowingObject, begun, grows, growth
 from .literal import Match, Verdict, begins, match, space
 
 ENDS = re.compile(r"[}\])>]")
@@ -33,6 +33,7 @@ class Reading:
     the answer's markers. tools: the functions that may be called, by name, with the schemas of their arguments; empty
     where calls are not looked for. several: more than one call may be made; else what follows the first is content.
     demanded: a grammar sees to it that calls are whole unless the answer is cut off: they are given on as they grow.
+    continued: the prompt ends inside the text of the answer: its reasoning where it ``reasons``, else its content.
     """
 
     form: AnswerFormat = PLAIN
@@ -41,14 +42,24 @@ class Reading:
     tools: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     several: bool = True
     demanded: bool = False
+    continued: bool = False
 
     def reader(self) -> AnswerReader:
         """A reader for one answer."""
         from .channels import ChannelReader, MuseReader
+        from .grammar import CHANNELS
 
-        if self.form.channels == "muse":
-            return MuseReader(self.tools)
-        return ChannelReader() if self.form.channels else Reader(self)
+        if not self.form.channels:
+            return Reader(self)
+        reader = (
+            MuseReader(self.tools)
+            if self.form.channels == "muse"
+            else ChannelReader(self.tools if self.demanded else {})
+        )
+        if self.continued:
+            channel = CHANNELS[self.form.channels]
+            reader.feed(channel.thought if self.reasons else channel.content)
+        return reader
 
     def read(self, text: str) -> tuple[str, str, tuple[Call, ...]]:
         """Reasoning, content and calls of a whole answer."""
@@ -72,19 +83,19 @@ class Reader:
         self._schemas = reading.tools
         self._several = reading.several
         self._grows = reading.demanded and self._tools is not None and grows(self._tools)
-        self._name, self._object = "", GrowingObject()
+        self._name, self._object, self._rest = "", cast(Growing, GrowingObject()), GrowingObject()
         self._reasoning = form.reasoning[1].strip()
         self._wrapping = [text.strip() for text in form.content if text.strip()]
         self._marks = sorted({*self._wrapping, *(self._tools.openings if self._tools else ())}, key=len, reverse=True)
-        self._state: Callable[[], bool] = self._begin if self._reasoning else self._content
+        self._state: Callable[[], bool] = self._begin if self._reasoning and not reading.continued else self._content
         if self._reasoning and reading.reasons:
             self._state = self._in_reasoning
         self._text = reading.begun
         self._at = self._opened = 0
         self._whole = False
         self._spaces = ""  # held back: they count only if something follows
-        self._skips_spaces = reading.reasons
-        self._untouched = True
+        self._skips_spaces = reading.reasons and not reading.continued
+        self._untouched = not reading.continued
         self._pieces: list[Piece] = []
 
     @property
@@ -104,6 +115,8 @@ class Reader:
         pieces = self._run()
         if self._state == self._in_arguments:  # the answer was cut off
             pieces.append(Piece(call=Call(self._name, self._object.text)))
+        if self._state == self._next_of_list and (rest := self._text[self._at :].strip()):
+            pieces.append(Piece(content=rest))
         if self._spaces and not self._skips_spaces and self._state != self._in_reasoning:
             pieces.append(Piece(content=self._spaces))
         return pieces
@@ -186,9 +199,7 @@ class Reader:
             raise AssertionError("calls are not looked for")
         found = begun(self._tools, self._text, self._at) if self._grows else None
         if found is not None and found[0] in self._schemas:
-            self._name, self._at = found
-            self._object, self._state = GrowingObject(), self._in_arguments
-            self._pieces.append(Piece(begun=self._name))
+            self._begin_call(*found)
             return True
         parsed = parse(self._tools, self._text, self._at, self._schemas, whole=self._whole)
         if parsed is Verdict.PARTIAL and not self._whole:
@@ -200,6 +211,14 @@ class Reader:
         self._pieces += [Piece(call=call) for call in calls]
         self._spaces, self._skips_spaces, self._state = "", True, self._behind_call
         return True
+
+    def _begin_call(self, name: str, at: int) -> None:
+        if self._tools is None:
+            raise AssertionError("calls are not looked for")
+        self._name, self._at = name, at
+        self._object, self._rest = growth(self._tools, self._schemas[name]), GrowingObject(depth=1)
+        self._state = self._in_arguments
+        self._pieces.append(Piece(begun=name))
 
     def _in_arguments(self) -> bool:
         """Inside the arguments of a call that a grammar makes whole."""
@@ -213,14 +232,29 @@ class Reader:
         return self._object.whole
 
     def _behind_arguments(self) -> bool:
-        """The end of the object that the arguments stand in."""
+        """The rest of the object that the arguments stand in; in a list, another may follow."""
         if self._tools is not None and self._tools.kind == "json":
-            self._at = space(self._text, self._at)
-            if self._at == len(self._text):
+            self._at = self._rest.feed(self._text, self._at)
+            if not self._rest.whole:
                 return False
-            self._at += self._text.startswith("}", self._at)
+            if self._tools.listed:
+                self._state = self._next_of_list
+                return True
         self._spaces, self._skips_spaces, self._state = "", True, self._behind_call
         return True
+
+    def _next_of_list(self) -> bool:
+        at = space(self._text, self._at)
+        if self._text[at : at + 1] == "," and self._tools is not None:
+            found = begun(self._tools, self._text, at)
+            if found is not None and found[0] in self._schemas:
+                self._begin_call(*found)
+                return True
+        elif at < len(self._text):
+            self._at = at + (self._text[at] == "]")
+            self._spaces, self._skips_spaces, self._state = "", True, self._behind_call
+            return True
+        return False
 
     def _behind_call(self) -> bool:
         """What closes and separates calls is skipped, as often as it comes; a further object is a further call."""

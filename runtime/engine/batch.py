@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from ...convert.errors import EngineError
-from ..llama.context import PictureRows, Rows
+from ..llama.context import Context, PictureRows, Rows
 from ..llama.projector import Chunk, NativeProjector
 from .sequence import Row, Span
+
+
+def compute(context: Context, rows: list[Row], projector: NativeProjector | None) -> dict[int, int]:
+    """The index of each wanted row of logits, by slot; a picture is alone in its step."""
+    picture = rows[0].sequence.span
+    if picture is None or projector is None:
+        return context.decode([native(row) for row in rows])
+    return context.decode_picture(picture_rows(rows[0], picture, projector))
 
 
 def native(row: Row) -> Rows:

@@ -72,6 +72,19 @@ class Choice:
                 self.unsent_logprobs.append(token_logprob(raw, token, request.logprobs, vocab))
         return token
 
+    def forced(self) -> list[int]:
+        """The tokens that the constraint leaves no choice about; none where their probabilities are asked for, or where
+        the request prefers some spellings of a text to others."""
+        request = self.flight.request
+        drawn = request.logprobs is not None or request.sampling.logit_bias
+        return self.matcher.forced() if self.matcher is not None and not drawn and self in self.flight.open else []
+
+    def accept(self, token: int) -> None:
+        """A forced token comes next."""
+        if self.matcher is not None:
+            self.matcher.accept(token)
+        self.source.accept(token)
+
     def append(self, token: int) -> None:
         """The answer has one more token."""
         self.sequence.tokens.append(token)

@@ -81,8 +81,22 @@ class Matcher:
             allowed[self._ends] = self._native.is_accepting()
         logits[~allowed] = -np.inf
 
+    def forced(self) -> list[int]:
+        """The tokens of the text that must come next, as the tokenizer writes it; none where there is a choice, and
+        none that would be another token if more text followed.
+
+        Raises:
+            EngineError: as :meth:`mask`.
+        """
+        if self._native.is_stopped():
+            return []
+        tokens: list[int] = self._native.compute_ff_tokens()
+        self._check()
+        valid = self._native.validate_tokens(tokens) if tokens else 0
+        return tokens[:valid]
+
     def accept(self, token: int) -> None:
-        """``token`` was taken; it is one that :meth:`mask` allowed, and no end."""
+        """``token`` was taken; it is one that :meth:`mask` allowed or that is forced, and no end."""
         self._native.consume_token(token)
         self._check()
 

@@ -60,6 +60,11 @@ class TokenSource:
         self._penalties.accept((token,))
         return token
 
+    def accept(self, token: int) -> None:
+        """``token`` comes next, which was not drawn."""
+        if self._penalties is not None:
+            self._penalties.accept((token,))
+
     def close(self) -> None:
         """Free what llama.cpp holds."""
         if self._penalties is not None:

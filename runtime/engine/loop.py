@@ -23,6 +23,7 @@ from .counts import Counts, clocks
 from .detokenizer import Detokenizer
 from .drafts import Drafts
 from .drawing import TokenSource
+from .groups import Groups
 from .habit import Habit
 from .info import context_options, core_groups, limits
 from .priority import rank
@@ -62,7 +63,7 @@ class Loop:
         self._scheduler = Scheduler(limits(info, options), self._context, shares, pace, blocks=blocks, whole=whole)
         self._end_tokens = frozenset(info.eog_tokens)
         self._end_indices = np.array(info.eog_tokens, np.int64)
-        self._groups: dict[tuple[str, ...], int] = {(): 0}
+        self._groups = Groups(model, self._context)
         self._realms = Realms(self._shelf)
         self._choices: dict[Sequence, Choice] = {}
         self._flights: set[Flight] = set()
@@ -196,7 +197,7 @@ class Loop:
             self._scheduler.advance([Row(sequence, 1, True)])
             self._choose(choice, self._context.logits(index + taken))
             taken += 1
-            if sequence.slot < 0 or sequence.tokens[-1] != foretold:
+            if sequence.slot < 0 or sequence.pending > 1 or sequence.tokens[-1] != foretold:
                 break
         if sequence.slot >= 0:
             self._context.remove(sequence.slot, sequence.position)
@@ -230,27 +231,18 @@ class Loop:
         resolved = sampling.resolve(request.sampling, self._info.sampling, index)
         written = [token for token in tokens if token >= 0]
         source = TokenSource(resolved, self._model.vocab, self._info.context_length, written)
-        adapters = self._adapters(request.adapters)
+        group, adapters = self._groups.of(request.adapters)
         sequence = Sequence(
             list(tokens),
             len(tokens),
             flight.prompt.spans,
-            group=self._groups.setdefault(adapters, len(self._groups)),
+            group=group,
             rank=rank(request.priority),
             realm=self._realms.number(request.owner, adapters),
         )
         matcher = flight.matchers[index] if flight.matchers else None
         lookup = self._drafts.lookup(request.sampling, resolved, sequence.tokens)
         return Choice(flight, index, sequence, source, Detokenizer(request.stop), matcher, lookup)
-
-    def _adapters(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
-        """A set of adapters in one order; None is all of them."""
-        return tuple(sorted(set(self._model.adapters if names is None else names)))
-
-    def _adapt(self, group: int) -> None:
-        if len(self._groups) > 1:
-            names = next(names for names, number in self._groups.items() if number == group)
-            self._context.use([self._model.adapters[name] for name in names])
 
     def _decode(self, rows: list[Row]) -> dict[int, int] | None:
         """Compute the rows; None if the step was aborted or failed and has to be scheduled anew."""
@@ -260,9 +252,9 @@ class Loop:
         if not self._open_step(rows):
             return None
         began = clocks()
-        self._adapt(rows[0].sequence.group)
+        self._groups.use(rows[0].sequence.group)
         try:
-            outputs = self._compute(rows)
+            outputs = batch.compute(self._context, rows, self._projector)
         except (Aborted, EngineError) as error:
             self._close_step()
             self._give_up(rows, error)
@@ -284,12 +276,6 @@ class Loop:
             for row in rows:
                 self._land(self._choices[row.sequence].flight, error)
         self._repair(rows)
-
-    def _compute(self, rows: list[Row]) -> dict[int, int]:
-        picture = rows[0].sequence.span
-        if picture is None or self._projector is None:
-            return self._context.decode([batch.native(row) for row in rows])
-        return self._context.decode_picture(batch.picture_rows(rows[0], picture, self._projector))
 
     def _open_step(self, rows: list[Row]) -> bool:
         """Tell :meth:`cancel` whose prompts the step reads; False if one of them was cancelled just now."""
@@ -324,11 +310,26 @@ class Loop:
         if choice not in choice.flight.open:
             return  # another choice of its request failed just now
         try:
-            token = choice.choose(logits, self._end_indices, self._model.vocab)
+            if choice.generated or not self._force(choice, instead=1):
+                self._grow(choice, choice.choose(logits, self._end_indices, self._model.vocab))
+                self._force(choice)
         except EngineError as error:
             self._land(choice.flight, error)
-        else:
+
+    def _force(self, choice: Choice, instead: int = 0) -> bool:
+        """Take all tokens that a constraint leaves no choice about: they are computed together, as those of a prompt
+        are. Says whether there were some; ``instead`` of so many drawn ones, which were counted already."""
+        tokens, before = choice.forced(), choice.generated
+        for token in tokens:
+            choice.accept(token)
             self._grow(choice, token)
+            if choice not in choice.flight.open:
+                break
+        if taken := choice.generated - before:
+            self._filled = None
+            self._scheduler.unsettle()
+            self._counts.add(generated_tokens=taken - instead, forced_tokens=taken)
+        return bool(taken)
 
     def _grow(self, choice: Choice, token: int) -> None:
         """Take the next token of a choice, and end the choice if that was its last."""

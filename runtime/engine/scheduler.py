@@ -104,7 +104,13 @@ class Scheduler:
         if self._steady and not self.waiting and self._spare_cells >= len(self._steady):
             return self._steady
         self._admit()
-        return self._step_of(self._active()) or self._step_of(self.running)
+        while not (rows := self._step_of(self._active()) or self._step_of(self.running)) and len(self.running) > 1:
+            self._preempt(self._youngest())  # several wait for cells that nobody else will give back
+        return rows
+
+    def unsettle(self) -> None:
+        """A running sequence got tokens beside the one that it drew: the next step is another than the last."""
+        self._steady = []
 
     def _active(self) -> list[Sequence]:
         """Who takes part in the next step: not the background while there is a foreground."""
@@ -322,10 +328,14 @@ class Scheduler:
         """The decoding sequences that can go on: without a free cell for each, the youngest of the lowest priority
         gives its cells back."""
         while decoding and not self._free(len(decoding)):
-            youngest = max(reversed(self.running), key=lambda running: running.rank)
+            youngest = self._youngest()
             self._preempt(youngest)
             decoding = [sequence for sequence in decoding if sequence is not youngest]
         return decoding[: self.limits.rows]
+
+    def _youngest(self) -> Sequence:
+        """Of the lowest priority."""
+        return max(reversed(self.running), key=lambda running: running.rank)
 
     def _prompt_rows(self, running: list[Sequence], budget: int, beside: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer.

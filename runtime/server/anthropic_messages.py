@@ -105,11 +105,6 @@ class MessagesRequest(Asking):
         self._messages()
         checked(self._tools(), self._choice())
         self._output()
-        if self.messages[-1].role == "assistant":
-            raise UnsupportedParameter(
-                "the last message is the assistant's: an answer cannot be begun for the model",
-                param=f"messages[{len(self.messages) - 1}]",
-            )
 
     def chat(self, info: ModelInfo) -> Chat:
         """What is asked of the model."""
@@ -125,6 +120,7 @@ class MessagesRequest(Asking):
             parallel_tool_calls=not (choice and choice.disable_parallel_tool_use),
             output=self._output(),
             variables=self._variables(info),
+            continues=self.messages[-1].role == "assistant",
         )
 
     def writer(self, opening: Opening) -> MessagesWriter:

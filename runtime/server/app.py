@@ -12,6 +12,7 @@ from .exchange import Exchange
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from .extras import CountRequest as ChatCountRequest
 from .llamacpp_completion import CompletionRequest as LlamaCompletionRequest
+from .llamacpp_embedding import EmbeddingRequest as LlamaEmbeddingRequest
 from .metrics import CONTENT_TYPE
 from .ollama_routes import ollama_routes
 from .openai_chat import ChatRequest
@@ -87,6 +88,11 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         return await tasking.respond(request, EmbeddingRequest)
+
+    @app.post("/embedding")
+    @app.post("/embeddings")
+    async def llamacpp_embedding(request: Request) -> Response:
+        return await tasking.respond(request, LlamaEmbeddingRequest)
 
     @app.post("/v1/rerank")
     async def rerank(request: Request) -> Response:

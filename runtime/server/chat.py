@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ..chat import AnswerReader, Call, Output, Piece, Reading
+from ..chat import AnswerReader, Call, Continuing, Output, Piece, Reading
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Priority, Sampling
 from .errors import UnsupportedParameter
@@ -26,7 +26,8 @@ ID_LENGTH = 9
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What is asked of a model. ``tool_choice``: auto, none, required, or ``=name``."""
+    """What is asked of a model. ``tool_choice``: auto, none, required, or ``=name``. ``continues``: the last message is
+    the beginning of the answer."""
 
     messages: list[dict[str, Any]]
     sampling: Sampling = field(default_factory=Sampling)
@@ -41,6 +42,7 @@ class Chat:
     output: Output | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority | None = None
+    continues: Continuing = False
 
     def start(self, model: Servable) -> Stream:
         """Submit it. Blocks: the template is rendered here."""
@@ -75,6 +77,8 @@ class Chat:
             extras["parallel_tool_calls"] = self.parallel_tool_calls
         if self.output is not None:
             extras["output"] = self.output
+        if self.continues:
+            extras["continue_final_message"] = self.continues
         return extras
 
 

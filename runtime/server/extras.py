@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ...convert.errors import BadRequest
+from ..chat import Continuing
 from ..chat.toolbox import checked
 from .keeping import Kept
 from .openai_chat import ChatRequest, Message, tool_choice_of
@@ -56,12 +57,17 @@ class ApplyTemplateRequest(Extra):
     tool_choice: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: Continuing | None = None
 
     def answer(self, model: Servable) -> dict[str, Any]:
-        asked = ChatRequest.parse(self.model_dump(exclude_none=True, exclude={"add_generation_prompt"}))
+        bare = self.add_generation_prompt is False and not self.continue_final_message
+        asked = ChatRequest.parse(
+            self.model_dump(exclude_none=True, exclude={"add_generation_prompt"} if bare else None)
+            | ({"continue_final_message": False} if bare else {})
+        )
         checked(asked.tools, tool_choice_of(asked.tool_choice))
         chat = asked.chat(model.info)
-        if self.add_generation_prompt is False:
+        if bare:
             chat = replace(chat, variables={**chat.variables, "add_generation_prompt": False})
         return {"prompt": chat.render(model)}
 

@@ -23,6 +23,7 @@ COUNTERS: Mapping[str, str] = {
     "generated_tokens": "Tokens written.",
     "drafted_tokens": "Tokens foretold and computed beside others.",
     "accepted_tokens": "Of these, the ones that were right.",
+    "forced_tokens": "Tokens written that a grammar left no choice about.",
     "requests": "Requests that the engine took.",
     "cancelled": "Requests cancelled by their owners.",
     "failed": "Requests that failed in the engine.",

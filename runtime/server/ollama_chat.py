@@ -65,6 +65,7 @@ class ChatRequest(OllamaAsking):
             tools=self.tools or [],
             output=self.output(),
             variables=self.variables(info),
+            continues=self.messages[-1].role == "assistant",
         )
 
     def writer(self, opening: Opening) -> ChatWriter:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ...convert.errors import BadRequest
-from ..chat import Reading
+from ..chat import Continuing, Reading
 from ..chat.toolbox import checked
 from ..engine.stream import Stream
 from ..request import Delta, ModelInfo, Usage
 from .chat import Chat, MadeCall, Opening, Spoken, calls_of, content_of, effort_variables, reasoning_of
 from .chat import Part as SpokenPart
-from .errors import path, shown
-from .openai_fields import MOST_LOGPROBS, Fields
+from .errors import UnsupportedParameter, path, shown
+from .openai_fields import MOST_LOGPROBS, UNSUPPORTED, Fields
 from .openai_shapes import Head, chat_logprobs, ending, with_usage
 from .pool import Servable
 from .posted import Part
@@ -24,6 +25,7 @@ from .posted import Part
 MOST_MESSAGES = 2048
 MOST_TOOLS = 128
 MOST_TEMPLATE_FIELDS = 16
+SERVED = ("add_generation_prompt", "continue_final_message")
 RESERVED = frozenset(inspect.signature(Servable.chat).parameters) | {
     "tools",
     "documents",
@@ -146,6 +148,9 @@ class Message(Part):
 
 class ChatRequest(Fields):
     prompt_field: ClassVar[str] = "messages"
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {name: values for name, values in UNSUPPORTED.items() if name not in SERVED}
+    )
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -157,6 +162,8 @@ class ChatRequest(Fields):
     chat_template_kwargs: (
         Annotated[dict[str, str | int | float | bool | None], Field(max_length=MOST_TEMPLATE_FIELDS)] | None
     ) = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: Continuing | None = None
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -185,7 +192,23 @@ class ChatRequest(Fields):
         for index, message in enumerate(self.messages):
             if message.content is None and not message.tool_calls and message.refusal is None:
                 raise BadRequest(f"messages[{index}].content is missing", param=f"messages[{index}].content")
+        self._examine_end()
         checked(self.tools, tool_choice_of(self.tool_choice))
+
+    def _examine_end(self) -> None:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise BadRequest("add_generation_prompt begins another answer", param="continue_final_message")
+        if self.add_generation_prompt is False and not self.continues:
+            raise UnsupportedParameter(
+                "only an answer that is continued does without a beginning", param="add_generation_prompt"
+            )
+
+    @property
+    def continues(self) -> Continuing:
+        """As in llama.cpp's server, a last message of the assistant is gone on from, unless the request says no."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        return self.messages[-1].role == "assistant" and not self.add_generation_prompt
 
     @property
     def most_tokens(self) -> int | None:
@@ -211,6 +234,7 @@ class ChatRequest(Fields):
             self.output(),
             effort_variables(self.reasoning_effort, info) | (self.chat_template_kwargs or {}),
             self.priority,
+            self.continues,
         )
 
     def start(self, model: Servable, prompt: int) -> Stream:

@@ -6,25 +6,35 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from ...convert.errors import BadRequest
+from .embedding_inputs import POOLINGS, Inputs, Pooling
 from .posted import ModelName
-from .tasking import Asked, Body, texts_of
+from .tasking import Asked, Body
 
 
 class EmbeddingRequest(Body):
-    """``prompt_name`` and ``truncate`` are ours: a prompt of the model, and leave to cut what is too long."""
+    """``prompt_name``, ``truncate`` and ``pooling`` are ours: a prompt of the model, leave to cut what is too long, and
+    how to make one vector where the model does not say, which then has length 1."""
 
     model: ModelName = None
-    input: Annotated[list[str], BeforeValidator(texts_of, json_schema_input_type=str | list[str])]
+    input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     prompt_name: str | None = None
     truncate: bool | None = None
+    pooling: Pooling | None = None
+
+    def examine(self) -> None:
+        if self.pooling == "none":
+            raise BadRequest("an embedding is one vector", hint="/embeddings gives one a token", param="pooling")
 
     def asked(self) -> Asked:
-        given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate}
+        pooling = POOLINGS.get(self.pooling, self.pooling) if self.pooling else None
+        given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate,
+                 "pooling": pooling, "normalize": True if pooling else None}  # fmt: skip
         return Asked(
             self.model,
             "embeddings",

@@ -123,12 +123,12 @@ async def run(
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "ingle-server"))
     pool = Pool(catalog, max_models=options.max_models, keep_alive_s=options.keep_alive_s)
     traffic = Traffic()
+    traffic.loading = True  # before anybody can ask
     exchange = Exchange(pool, Metrics(pool.loaded), options.strict)
     server = _Server(create_app(exchange, _rules(options), traffic, admin=options.admin))
     try:
         async with server.on(listener):
             log.info("listening on %s", url_of(listener))
-            traffic.loading = True
             if await _unless(stop.asked, _preload(pool, models)):
                 traffic.loading = False
                 ready(url_of(listener))

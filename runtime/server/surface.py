@@ -13,6 +13,7 @@ from .anthropic_messages import CountRequest, MessagesRequest
 from .extras import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from .extras import CountRequest as ChatCountRequest
 from .llamacpp_completion import CompletionRequest as LlamaCompletionRequest
+from .llamacpp_embedding import EmbeddingRequest as LlamaEmbeddingRequest
 from .ollama_chat import ChatRequest as OllamaChatRequest
 from .ollama_chat import GenerateRequest
 from .ollama_embed import EmbedRequest, OldEmbedRequest
@@ -93,6 +94,13 @@ ROUTES = (
         "a text continued, as llama.cpp's server has it",
         LlamaCompletionRequest,
         also=("/completions",),
+    ),
+    Route(
+        "POST",
+        "/embeddings",
+        "texts as vectors, or as one a token, as llama.cpp's server has it",
+        LlamaEmbeddingRequest,
+        also=("/embedding",),
     ),
     Route("POST", "/tokenize", "a text as token ids", TokenizeRequest),
     Route("POST", "/detokenize", "token ids as a text", DetokenizeRequest),

@@ -76,7 +76,7 @@ def _known(task: str) -> None:
 
 
 def texts_of(value: Any) -> list[str]:
-    """What an embedding route takes as its input. Raises ValueError for anything but a text or several."""
+    """What Ollama's routes take as their input. Raises ValueError for anything but a text or several."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"must be a text or a list of texts, not token ids (got {shown(value)})")

@@ -18,6 +18,7 @@ from ..abilities import ANSWER
 from .head import Array
 from .heads import needed
 from .text import Encoded
+from .work import heed
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -75,6 +76,7 @@ def answer(
     for question, context in questions:
         if not question or not context:
             raise BadRequest("the question or the text is empty", param="input")
+        heed(progress)
         windows += encoder.text.windows(question, context, most, stride)
         counts.append(len(windows))
     read = list(zip(windows, encoder.read(windows, head.run, progress), strict=True))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ...convert.progress import Progress
 from . import classification, embedding, masks, reranking, tagging, zero_shot
 from .answering import LONGEST_ANSWER, Search, answer
-from .task import Parameter, Settings, Task
-from .text import Text
+from .task import TOKENS, Parameter, Settings, Task
+from .text import Part, Text
+from .work import heed
 from .writing import WRITING
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ EMBEDDED: Mapping[str, Parameter] = {
 
 
 def _embeddings(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
-    found = embedding.embed(encoder, [one["text"] for one in inputs], **settings, progress=progress)
+    found = embedding.embed(encoder, _given(inputs), **settings, progress=progress)
     return [
         {"embedding": row, **_cut(cut), "tokens": tokens}
         for row, cut, tokens in zip(found.vectors.tolist(), found.cut, found.tokens, strict=True)
@@ -49,8 +50,17 @@ def _similarity(encoder: Encoder, inputs: Sequence[Any], settings: Settings, pro
 
 
 def _features(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
-    found = embedding.features(encoder, [one["text"] for one in inputs], **settings, progress=progress)
-    return [{"features": states.tolist()} for states in found]
+    found = embedding.features(encoder, _given(inputs), **settings, progress=progress)
+    results = []
+    for states in found:
+        heed(progress)  # these are many numbers
+        results.append({"features": states.tolist()})
+    return results
+
+
+def _given(inputs: Sequence[Any]) -> list[str | Sequence[Part]]:
+    """Texts, and token ids."""
+    return [one[TOKENS] if TOKENS in one else one["text"] for one in inputs]
 
 
 def _rerank(encoder: Encoder, inputs: Sequence[Any], settings: Settings, progress: Progress) -> list[Any]:
@@ -135,8 +145,9 @@ READING = (
             "normalize": Parameter(bool, help="to length 1, whatever the model does"),
             "dimensions": Parameter(int, help="keep the first of them"),
         },
+        tokens=True,
     ),
-    Task("feature-extraction", "a vector for each token", ("text",), _features, LENGTHS),
+    Task("feature-extraction", "a vector for each token", ("text",), _features, LENGTHS, tokens=True),
     Task(
         "sentence-similarity",
         "how like a text others are (cosine)",

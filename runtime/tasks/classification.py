@@ -57,7 +57,7 @@ def classify(
     """
     head = needed(encoder, SEQUENCE, "text-classification")
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = encoder.encode_all(texts, length)
+    encoded = encoder.encode_all(texts, length, progress)
     found = encoder.read(encoded, head.run, progress)
     return [
         Classification(head.labels, _floats(logits), _floats(probabilities(head, logits)), text.cut)

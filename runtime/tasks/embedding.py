@@ -14,6 +14,7 @@ from ...convert.errors import BadGGUF, BadRequest
 from ...convert.progress import Progress, silent
 from ..abilities import FEATURES
 from .head import POOLINGS, Array, Head, normalized
+from .text import Part
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -38,7 +39,7 @@ class Embeddings:
 
 def embed(
     encoder: Encoder,
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[Part]],
     *,
     prompt: str = "",
     pooling: str | None = None,
@@ -48,20 +49,25 @@ def embed(
     max_length: int | None = None,
     progress: Progress = silent,
 ) -> Embeddings:
-    """One embedding per text.
+    """One embedding per text. A list of token ids and texts is read as it is, with nothing before or around it.
 
     prompt: the name of one of the model's prompts, to put before each text. pooling: first, last, mean or max
     instead of what the file says; needed where it says nothing. normalize: to length 1; None leaves it to the model.
     dimensions: keep the first of them (and bring them back to length 1 if they had it), for models trained so.
 
     Raises:
-        BadRequest: no such prompt or pooling, or neither the file nor you say how to pool; too many dimensions.
+        BadRequest: no such prompt or pooling, or neither the file nor you say how to pool; too many dimensions; no such
+            token, or a prompt to be put before tokens.
         ContextLengthExceeded: a text is too long.
     """
+    if prompt and not all(isinstance(text, str) for text in texts):
+        raise BadRequest("a prompt is put before texts, not before token ids", param="prompt")
     before = prompt_text(encoder, prompt)
     head = pooled(encoder, pooling)
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = encoder.encode_all([before + text for text in texts], length)
+    encoded = encoder.encode_given(
+        [before + text if isinstance(text, str) else text for text in texts], length, progress
+    )
     found = encoder.read(encoded, head.run, progress)
     vectors = np.stack(found) if found else np.zeros((0, 0), np.float32)
     if normalize:
@@ -83,7 +89,7 @@ def similarities(encoder: Encoder, source: str, sentences: Sequence[str], **sett
 
 def features(
     encoder: Encoder,
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[Part]],
     *,
     truncate: bool = False,
     max_length: int | None = None,
@@ -91,7 +97,7 @@ def features(
 ) -> list[Array]:
     """The states of the tokens of each text, (tokens, width)."""
     length = encoder.length(truncate=truncate, max_length=max_length)
-    return encoder.read(encoder.encode_all(texts, length), progress=progress)
+    return encoder.read(encoder.encode_given(texts, length, progress), progress=progress)
 
 
 def pooled(encoder: Encoder, pooling: str | None) -> Head:

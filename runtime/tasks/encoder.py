@@ -22,7 +22,7 @@ from .head import Array, Head
 from .judging import Judge
 from .loaded import Loaded
 from .readers import Readers, Step
-from .text import Encoded, Length, Text, TextTokenizer
+from .text import LOWER_CASE, Encoded, Length, Part, Text, TextTokenizer
 
 SMALLEST_CONTEXT = 64
 LONGEST = "ingle.max_sequence_length"
@@ -44,7 +44,7 @@ class Encoder(Loaded[StatesContext]):
         self._readers: Readers | None = None
         self._file = gguf.read(path)
         self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
-        self._lowers = self.metadata.get("ingle.lower_case") is True
+        self._lowers = self.metadata.get(LOWER_CASE) is True
         self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
         """Most tokens of a text, those that the tokenizer adds included."""
         try:
@@ -84,9 +84,16 @@ class Encoder(Loaded[StatesContext]):
         """A text, or a pair, as the model reads it; see :meth:`TextTokenizer.encode`."""
         return self.text.encode(self._cased(text), length or self.length())
 
-    def encode_all(self, texts: Iterable[Text], length: Length | None = None) -> list[Encoded]:
+    def encode_all(self, texts: Iterable[Text], length: Length, progress: Progress = silent) -> list[Encoded]:
         """The same of several, on all cores."""
-        return self.text.encode_all([self._cased(text) for text in texts], length or self.length())
+        return self.text.encode_all([self._cased(text) for text in texts], length, progress)
+
+    def encode_given(
+        self, given: Sequence[str | Sequence[Part]], length: Length, progress: Progress = silent
+    ) -> list[Encoded]:
+        """The same of texts and of lists of token ids, in their order; see :meth:`TextTokenizer.of_tokens`."""
+        texts = iter(self.encode_all([one for one in given if isinstance(one, str)], length, progress))
+        return [next(texts) if isinstance(one, str) else self.text.of_tokens(one, length) for one in given]
 
     def states(self, tokens: Sequence[int]) -> Array:
         """The states of the tokens behind the last layer, (tokens, width)."""

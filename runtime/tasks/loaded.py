@@ -14,7 +14,7 @@ from ...convert.progress import Progress
 from ..llama.abort import AbortFlag
 from ..llama.model import NativeModel
 from ..machine import thread_count
-from .work import Work
+from .work import Work, heed
 
 
 class Closable(Protocol):
@@ -72,8 +72,7 @@ class Loaded(Generic[AContext]):
         with self._lock:
             self._pass_to(progress)
             try:
-                if isinstance(progress, Work):
-                    progress.heed()
+                heed(progress)
                 yield
             finally:
                 self._pass_to(None)

@@ -66,7 +66,7 @@ def fill(
         raise BadRequest(f"top_k is {top_k}, and must be from 1 to {MOST_FILLINGS}", param="top_k")
     chosen = np.array([_target(encoder, target) for target in dict.fromkeys(targets)], np.int64)
     length = encoder.length(truncate=truncate, max_length=max_length)
-    encoded = encoder.encode_all(texts, length)
+    encoded = encoder.encode_all(texts, length, progress)
     places = [np.flatnonzero(np.array(text.ids) == mask) for text in encoded]
     for text, found, tokens in zip(texts, places, encoded, strict=True):
         if not len(found):

@@ -119,6 +119,19 @@ class TaskModel:
         results = task.run(self._model, task.inputs([inputs] if single else list(inputs)), settings, progress)
         return results[0] if single else results
 
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """The ids of a text, as :meth:`Model.tokenize` gives them."""
+        self._require_open()
+        return self._model.text.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """The text of tokens; control tokens show only if ``special``. Raises :class:`BadRequest` for no such token."""
+        self._require_open()
+        size = self._model.model.vocab.size
+        if (wrong := next((token for token in tokens if not 0 <= token < size), None)) is not None:
+            raise BadRequest(f"{wrong} is not a token id of this model (0 to {size - 1})", param="tokens")
+        return self._model.text.decode(list(tokens), special=special)
+
     def stream(self, name: str, one: str | Mapping[str, Any], /, **parameters: Any) -> TextStream:
         """The answer to one input while it is being written, greedily or drawn; for the tasks that write.
 
@@ -149,8 +162,7 @@ class TaskModel:
         return task.stream(self._model, task.inputs([one])[0], settings, progress, tell)
 
     def _prepared(self, name: str, parameters: Mapping[str, Any] | None) -> tuple[Task, Settings]:
-        if not self.alive:
-            raise EngineClosed(f"{self.name} is closed")
+        self._require_open()
         task = TASKS.get(name)
         if task is None:
             raise BadRequest(f"there is no task {name!r}", hint=f"there are {', '.join(TASKS)}", param="task")
@@ -165,6 +177,10 @@ class TaskModel:
     def close(self) -> None:
         """Give the memory back. May be called twice."""
         self._model.close()
+
+    def _require_open(self) -> None:
+        if not self.alive:
+            raise EngineClosed(f"{self.name} is closed")
 
     def _check(self, task: Task, parameters: Mapping[str, Any]) -> None:
         if isinstance(self._model, Encoder) and not task.writes:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,7 +27,7 @@ from .text_stream import Tell
 from .work import Work
 
 STOP_S = 5.0
-RUN, GIVE_UP = "run", "give up"
+RUN, GIVE_UP, TOKENIZE, DETOKENIZE = "run", "give up", "tokenize", "detokenize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +111,18 @@ class TaskProcess:
     ) -> Running:
         """The same, without waiting for it. tell: hears the text of the one answer while it is written, in a thread
         that everybody's answers come through."""
-        number, answer = next(self._ids), Future[Any]()
-        answer.set_running_or_notify_cancel()  # only the child ends it
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            self._calls[number] = answer
-            if tell is not None:
-                self._tells[number] = tell
         arguments = {"name": name, "inputs": inputs, "parameters": parameters, "streams": tell is not None}
-        self._send(Call(number, RUN, arguments))
-        return Running(answer, lambda: self._send(Call(number, GIVE_UP, {})))
+        return self._asked(RUN, arguments, tell)
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """See :meth:`TaskModel.tokenize`."""
+        arguments = {"text": text, "add_special": add_special, "parse_special": parse_special}
+        ids: list[int] = self._asked(TOKENIZE, arguments).result()
+        return ids
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """See :meth:`TaskModel.detokenize`."""
+        return str(self._asked(DETOKENIZE, {"tokens": list(tokens), "special": special}).result())
 
     def chat(self, *_arguments: Any, **_settings: Any) -> NoReturn:
         """Not what it is for: raises :class:`UnsupportedModel`, which says what it can do."""
@@ -129,7 +130,7 @@ class TaskProcess:
             f"{self.info.name} does not continue texts", hint=f"it can do {', '.join(self.tasks)}", param="model"
         )
 
-    generate = render = count = tokenize = detokenize = chat
+    generate = render = count = chat
 
     def adapted(self, *names: str) -> TaskProcess:
         """Itself: it takes no adapters."""
@@ -153,6 +154,18 @@ class TaskProcess:
         if self._reader is not threading.current_thread():
             self._reader.join()
         self._connection.close()
+
+    def _asked(self, method: str, arguments: dict[str, Any], tell: Tell | None = None) -> Running:
+        number, answer = next(self._ids), Future[Any]()
+        answer.set_running_or_notify_cancel()  # only the child ends it
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self._calls[number] = answer
+            if tell is not None:
+                self._tells[number] = tell
+        self._send(Call(number, method, arguments))
+        return Running(answer, lambda: self._send(Call(number, GIVE_UP, {})))
 
     def _load(self, path: Path, threads: int | None) -> Ready:
         try:
@@ -238,6 +251,11 @@ class _Desk:
         self._connection = connection
         self._sending = threading.Lock()
         self._works: dict[int, Work] = {}
+        self._does: Mapping[str, Callable[..., Any]] = {
+            RUN: self._done,
+            TOKENIZE: lambda _, **given: model.tokenize(**given),
+            DETOKENIZE: lambda _, **given: model.detokenize(**given),
+        }
 
     def serve(self) -> NoReturn:
         while True:
@@ -245,7 +263,7 @@ class _Desk:
                 call: Call = self._connection.recv()
             except (EOFError, OSError):  # the parent has no more to ask, or is gone
                 os._exit(0)
-            if call.method == RUN:
+            if call.method != GIVE_UP:
                 self._works[call.id] = Work()
                 threading.Thread(target=self._answer, args=(call,), daemon=True).start()
             elif (work := self._works.get(call.id)) is not None:
@@ -253,7 +271,7 @@ class _Desk:
 
     def _answer(self, call: Call) -> None:
         try:
-            outcome: Any = self._done(call.id, **call.arguments)
+            outcome: Any = self._does[call.method](call.id, **call.arguments)
         except IngleError as error:
             outcome = error
         except Exception as error:  # a fault of ours must be an answer, too, or its caller would wait for ever

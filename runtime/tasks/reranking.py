@@ -15,6 +15,7 @@ from ..abilities import RELEVANCE, SEQUENCE
 from .embedding import prompt_text
 from .heads import unfit
 from .scores import sigmoid
+from .work import heed
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -58,11 +59,14 @@ def rerank(
     length = encoder.length(truncate=truncate, max_length=max_length)
     if head.task == RELEVANCE:
         said = instruction or prompt_text(encoder, "")
-        encoded = [encoder.judge.encode(query, document, said, length) for document in documents]
+        encoded = []
+        for document in documents:
+            heed(progress)
+            encoded.append(encoder.judge.encode(query, document, said, length))
     elif instruction:
         raise BadRequest(f"{encoder.name} reads a query and a document, and no instruction", param="instruction")
     else:
-        encoded = encoder.encode_all([(query, document) for document in documents], length)
+        encoded = encoder.encode_all([(query, document) for document in documents], length, progress)
     logits = np.array([out[0] for out in encoder.read(encoded, head.run, progress)], np.float32)
     scores = sigmoid(logits)
     return [

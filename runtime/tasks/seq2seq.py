@@ -152,7 +152,7 @@ class Seq2Seq(Loaded[PairsContext]):
             BadRequest: settings that do not fit each other. ContextLengthExceeded: a text is too long.
         """
         generation = generation or self.settings()[1]
-        encoded = self.text.encode_all(texts, Length(self.longest_text, truncate))
+        encoded = self.text.encode_all(texts, Length(self.longest_text, truncate), progress)
         found = self.generate([text.ids for text in encoded], generation, progress)
         return [
             [self._written(tokens, score, text.cut) for tokens, score in answers]

@@ -82,7 +82,7 @@ def tag(
         )
     tokenizer, length = encoder.text, encoder.length(truncate=truncate, max_length=max_length)
     marks_subwords = tokenizer.has_subwords
-    encoded = encoder.encode_all(texts, length)
+    encoded = encoder.encode_all(texts, length, progress)
     found = encoder.read(encoded, lambda states: softmax(head.run(states)), progress)
     results = []
     for text, tokens, scores in zip(texts, encoded, found, strict=True):

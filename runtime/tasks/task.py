@@ -11,6 +11,7 @@ from ...convert.progress import Progress
 from .text_stream import Tell
 
 Settings = dict[str, Any]
+TOKENS = "tokens"
 Run = Callable[[Any, Sequence[Any], Settings, Progress], list[Any]]
 """A loaded model (an Encoder, or a Seq2Seq for a task that writes), inputs with their keys, all parameters with values,
 and whom to tell how far it is -> one result per input."""
@@ -35,7 +36,8 @@ class Parameter:
 class Task:
     """fields: the keys of an input, the optional ones with ``?``, a list of texts with ``*``; the first stands for the
     whole where it is alone. writes: needs a model that writes (a Seq2Seq), not one that reads. stream: where an answer
-    can be told while it is written."""
+    can be told while it is written. tokens: an input may also be ``{"tokens": [...]}``: ids, and texts that nothing is
+    put around."""
 
     name: str
     help: str
@@ -44,6 +46,7 @@ class Task:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     writes: bool = False
     stream: Stream | None = None
+    tokens: bool = False
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         """All parameters with their values.
@@ -72,6 +75,8 @@ class Task:
         names = {name.rstrip("?*"): name for name in self.fields}
         required = [name for name, marked in names.items() if not marked.endswith("?")]
         value = {next(iter(names)): given} if isinstance(given, str) else given
+        if self.tokens and isinstance(value, Mapping) and TOKENS in value:
+            return _tokens(index, value)
         if not isinstance(value, Mapping) or any(name not in value for name in required):
             raise BadRequest(f"input {index} of {self.name} must have {' and '.join(required)}", param="input")
         for name, one in value.items():
@@ -82,6 +87,15 @@ class Task:
                 wanted = "a list of texts" if names[name].endswith("*") else "a text"
                 raise BadRequest(f"{name} of input {index} must be {wanted}", param="input")
         return dict(value)
+
+
+def _tokens(index: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = given[TOKENS]
+    if len(given) > 1 or not isinstance(tokens, list) or not tokens:
+        raise BadRequest(f"tokens of input {index} must be a list of token ids, and stand alone", param="input")
+    if wrong := next((one for one in tokens if not (_fits(one, str, False) or _fits(one, int, False))), None):
+        raise BadRequest(f"{str(wrong)[:60]} in the tokens of input {index} is neither an id nor a text", param="input")
+    return dict(given)
 
 
 def _value(task: str, name: str, parameter: Parameter, given: Any) -> Any:

@@ -15,17 +15,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...convert import segments as convert_segments
 from ...convert.errors import BadRequest, ContextLengthExceeded, UnsupportedModel
 from ...convert.gguf import Value
+from ...convert.progress import Progress, silent
 from ...convert.vocabulary import DOCUMENT_KEY
 from ..embedded import load
+from .work import heed
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
     from ..llama.vocab import Vocab
 
+BATCH_CHARACTERS = 1 << 15
+"""Some 10 ms for a tokenizer."""
+
+LOWER_CASE = "ingle.lower_case"
 Strategy = Literal["longest_first", "only_first", "only_second"]
 Text = str | tuple[str, str]
 """One text, or a pair."""
+Part = str | int
+"""Of an input in tokens: an id, or a text to be read as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,15 @@ class TextTokenizer:
         first, second = (text, None) if isinstance(text, str) else text
         return self._fitting(text, self._whole(first, second), length)
 
-    def encode_all(self, texts: Sequence[Text], length: Length) -> list[Encoded]:
-        """The same of several, on all cores."""
+    def encode_all(self, texts: Sequence[Text], length: Length, progress: Progress = silent) -> list[Encoded]:
+        """The same of several, on all cores; work that is given up meanwhile ends soon."""
+        found: list[Encoded] = []
+        while batch := _batch(texts, len(found)):
+            heed(progress)
+            found += self._encode_batch(batch, length)
+        return found
+
+    def _encode_batch(self, texts: Sequence[Text], length: Length) -> list[Encoded]:
         if not self.exact:
             return [self.encode(text, length) for text in texts]
         for text in texts:
@@ -110,6 +125,38 @@ class TextTokenizer:
         with self._lock:
             found = self.tokenizer.encode_batch(list(texts))
         return [self._fitting(text, self._of(one), length) for text, one in zip(texts, found, strict=True)]
+
+    def of_tokens(self, parts: Sequence[Part], length: Length) -> Encoded:
+        """Token ids and the tokens of texts, one behind the other, with nothing put around them.
+
+        Raises:
+            BadRequest: an id is none of the vocabulary, or there are no tokens. ContextLengthExceeded: too many.
+        """
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int) and not 0 <= part < self._vocab.size:
+                raise BadRequest(f"there is no token {part}: the vocabulary has {self._vocab.size}", param="input")
+            ids += [part] if isinstance(part, int) else self.tokenize(part, add_special=False)
+        if not ids:
+            raise BadRequest("the input has no tokens", param="input")
+        if len(ids) > length.most and not length.truncate:
+            raise too_long(len(ids), length.most)
+        kept = tuple(ids[: length.most])
+        return Encoded(kept, (0,) * len(kept), cut=len(ids) - len(kept))
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """The ids of a text. add_special: with the tokens that belong around it. parse_special: control tokens in it
+        count as such. Raises :class:`BadRequest` for half a surrogate pair."""
+        self._check(text)
+        text = text.lower() if self._metadata.get(LOWER_CASE) is True else text
+        if not self.exact:
+            return self._vocab.tokenize(text, add_special=add_special, parse_special=parse_special)
+        with self._lock:
+            self.tokenizer.encode_special_tokens = not parse_special
+            try:
+                return list(self.tokenizer.encode(text, add_special_tokens=add_special).ids)
+            finally:
+                self.tokenizer.encode_special_tokens = False
 
     def _fitting(self, text: Text, found: Encoded, length: Length) -> Encoded:
         if not found.ids:
@@ -229,6 +276,16 @@ class TextTokenizer:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise BadRequest(f"the text has a lone surrogate at character {error.start}", param="input") from error
+
+
+def _batch(texts: Sequence[Text], begin: int) -> Sequence[Text]:
+    """The next texts to tokenize at once: some, and no more than take a moment."""
+    end, characters = begin, 0
+    while end < len(texts) and characters < BATCH_CHARACTERS:
+        text = texts[end]
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        end += 1
+    return texts[begin:end]
 
 
 def too_long(tokens: int, most: int) -> ContextLengthExceeded:

@@ -26,3 +26,9 @@ class Work:
         """Raise :class:`Cancelled` if it was given up."""
         if self._given_up.is_set():
             raise Cancelled("cancelled")
+
+
+def heed(progress: Progress) -> None:
+    """Raise :class:`Cancelled` if ``progress`` is work that was given up: to be called in whatever takes long."""
+    if isinstance(progress, Work):
+        progress.heed()

@@ -13,6 +13,7 @@ from ...convert.progress import Progress, silent
 from ..abilities import SEQUENCE, entailment
 from .heads import needed, unfit
 from .scores import softmax
+from .text import Text
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -59,7 +60,8 @@ def zero_shot(
     if "{}" not in template:
         raise BadRequest(f"the template {template!r} has no {{}} for the label", param="hypothesis_template")
     length = replace(encoder.length(truncate=truncate, max_length=max_length), strategy="only_first")
-    encoded = encoder.encode_all([(text, template.replace("{}", label)) for text in texts for label in labels], length)
+    pairs: list[Text] = [(text, template.replace("{}", label)) for text in texts for label in labels]
+    encoded = encoder.encode_all(pairs, length, progress)
     logits = encoder.read(encoded, head.run, progress)
     against = -1 if entails == 0 else 0
     results = []
