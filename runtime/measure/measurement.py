@@ -139,7 +139,7 @@ class _Run:
         tokens = sum(step.tokens for step in steps[:done])
         progress("measure", tokens, material.tokens)
         for step in steps[done:]:
-            parts.append(self.step(step).reshape(len(step.targets), -1))
+            parts.append(self.step(step).reshape(len(step.targets), len(self.models) * len(FIELDS)))
             ledger.append(parts[-1])
             tokens += step.tokens
             progress("measure", tokens, material.tokens)
