@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.errors import IngleError
-from ...convert.progress import Progress
+from ...convert.progress import Progress, Turns
 from .display import emit_json, human_size, note, progress_bar
 from .importance import Importance
 from .items import note_items
@@ -18,7 +18,8 @@ from .items import note_items
 if TYPE_CHECKING:
     from ...convert import Item
     from ...quantize import Choices
-    from ...quantize.onepass import OnePass, Plain
+    from ...quantize.onepass import OnePass
+    from ...quantize.proving import Plain
     from ..proof import Proof
     from ..store.checkpoint import Checkpoint
     from ..store.stages import Settled
@@ -108,10 +109,11 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settled: Se
     from ..store.stages import origin
 
     proofs: list[Proof] = []
+    turns = Turns(source.after(progress))
 
     def check_equal(file: Path, plain: Plain) -> Proof:
         complete = source.complete()
-        proofs.append(prove(complete, file, progress, whatever_size=order.whatever_size, plain=plain))
+        proofs.append(prove(complete, file, turns.second, whatever_size=order.whatever_size, plain=plain))
         return proofs[0]
 
     made = onepass.convert(
@@ -127,7 +129,7 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settled: Se
         arrive=source.arrive,
         identity=source.identity,
         origin=origin(source),
-        progress=source.after(progress),
+        progress=turns.first,
     )
     return Made(made, proofs[0])
 
