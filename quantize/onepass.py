@@ -23,7 +23,7 @@ from ..convert import gguf, pipeline
 from ..convert.errors import InputError
 from ..convert.files import continuing, require_space, scratch
 from ..convert.ggml import GGMLType
-from ..convert.origin import Origin
+from ..convert.origin import Hashing, Origin
 from ..convert.pipeline import Conversion
 from ..convert.plan import RowsPlan
 from ..convert.progress import Progress, silent
@@ -109,7 +109,7 @@ def convert(
     """
     source, found = pipeline.prepared(folder, out, _plain(dtype), clip=clip, settle=settle, arrive=arrive)
     hashing = pipeline.hashing(source, origin)
-    metadata = source.metadata | source.head_weights() | hashing.expected | (pipeline.proof(None) if prove else {})
+    metadata = _metadata(source, hashing, proven=prove is not None)
     planned = _planned(source, metadata, type_name, choices or Choices())
     layout = Layout.of(planned, source.plans, metadata)
     require_space(out.parent, planned.size_bytes + pipeline.projector_bytes(source))
@@ -130,11 +130,19 @@ def convert(
     return OnePass(conversion, Quantized.of(planned, out), resumed_bytes)
 
 
-def preview(folder: Path, type_name: str, *, dtype: str = "auto", choices: Choices | None = None) -> Plan:
-    """What :func:`convert` would make, from headers and configs alone; metadata that only a trial or a proof can tell
-    are not counted. Raises: what it raises before it writes."""
+def preview(
+    folder: Path, type_name: str, *, dtype: str = "auto", choices: Choices | None = None, origin: Origin | None = None
+) -> Plan:
+    """What :func:`convert` would make, and prove, from headers and configs alone; metadata that only a trial of the
+    vocabulary can tell are not counted. Raises: what it raises before it writes."""
     source = Source(folder, _plain(dtype))
-    return _planned(source, source.metadata, type_name, choices or Choices())
+    metadata = _metadata(source, pipeline.hashing(source, origin), proven=True)
+    return _planned(source, metadata, type_name, choices or Choices())
+
+
+def _metadata(source: Source, hashing: Hashing, *, proven: bool) -> dict[str, gguf.Value]:
+    """Of the file, as long as they will be."""
+    return source.metadata | source.head_weights() | hashing.expected | (pipeline.proof(None) if proven else {})
 
 
 def _plain(dtype: str) -> str:
