@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import mmap
 import os
 import shutil
 import statistics
@@ -24,7 +25,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from ingle.quantize.kernels import SLOTS_EACH
 from ingle.quantize.native import usable_cpus
 from ingle.quantize.onepass import PIECE_WEIGHTS
@@ -87,17 +87,16 @@ def watched(commands: list[list[str]], folder: Path) -> Run:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    for process in family:
+    """Bytes of memory that a process and its descendants hold. psutil would read all processes of the machine to find
+    them, 50 times a second: a third of a core, taken from those that are measured."""
+    total, family = 0, [pid]
+    while family:
+        process = Path(f"/proc/{family.pop()}")
         try:
-            total += process.memory_info().rss
-        except psutil.Error:
+            total += int((process / "statm").read_text().split()[1]) * mmap.PAGESIZE
+            for thread in (process / "task").iterdir():
+                family += map(int, (thread / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
             continue
     return total
 

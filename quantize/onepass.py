@@ -12,7 +12,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata as packages
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..convert import gguf, pipeline
 from ..convert.errors import InputError
 from ..convert.files import continuing, require_space, scratch
 from ..convert.ggml import GGMLType
-from ..convert.origin import Origin
+from ..convert.origin import Hashing, Origin
 from ..convert.pipeline import Conversion
 from ..convert.plan import RowsPlan
 from ..convert.progress import Progress, silent
@@ -36,13 +35,11 @@ from .journal import Journal
 from .kernels import Task, Workers
 from .native import usable_cpus
 from .plan import Plan, added_metadata, trimmed
+from .proving import Prove, Proving
 
 PIECE_WEIGHTS = 1 << 20
 RELEASE_BYTES = 32 << 20
 """Memory of the mapped checkpoint is let go each time that so much of a tensor was read, and at its end."""
-Plain = Callable[[], AbstractContextManager[Path]]
-"""A file of the same conversion that is not quantized, there while the block runs."""
-Prove = Callable[[Path, Plain], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,8 @@ def convert(
     Args:
         dtype: auto, f32, f16 or bf16: what the values would be in the file that is not written; what is not quantized
             (vectors, norms, some small matrices) is stored so.
-        prove: sees the finished file before its name does, and may ask for one that is not quantized.
+        prove: sees the file before its name does, while its tensors are being written: it may judge metadata, tokens
+            and templates at once. When it asks for a file that is not quantized, it waits until they are.
         identity: what the checkpoint is, where its files are not all here to be looked at; an earlier run that was
             killed is continued only if it had the same.
         The others are those of :func:`ingle.convert.convert` and :func:`ingle.quantize.quantize`.
@@ -111,7 +109,7 @@ def convert(
     """
     source, found = pipeline.prepared(folder, out, _plain(dtype), clip=clip, settle=settle, arrive=arrive)
     hashing = pipeline.hashing(source, origin)
-    metadata = source.metadata | source.head_weights() | hashing.expected | (pipeline.proof(None) if prove else {})
+    metadata = _metadata(source, hashing, proven=prove is not None)
     planned = _planned(source, metadata, type_name, choices or Choices())
     layout = Layout.of(planned, source.plans, metadata)
     require_space(out.parent, planned.size_bytes + pipeline.projector_bytes(source))
@@ -122,10 +120,9 @@ def convert(
         hashing as hashes,
     ):
         journal.write_header(layout.header({}))
-        resumed_bytes = _write(partial, layout, journal, source, planned.choices, threads, progress)
-        late: dict[str, gguf.Value] = {}
-        if prove is not None:
-            late |= pipeline.proof(prove(partial, lambda: _unquantized(source, metadata, out, progress)))
+        with Proving(prove, partial, lambda: _unquantized(source, metadata, out, progress)) as proving:
+            resumed_bytes = _write(partial, layout, journal, source, planned.choices, threads, proving, progress)
+            late = proving.found()
         journal.write_header(layout.header(late | hashes.found()))
         journal.close()
         projector = pipeline.project(source, out, progress)
@@ -133,11 +130,19 @@ def convert(
     return OnePass(conversion, Quantized.of(planned, out), resumed_bytes)
 
 
-def preview(folder: Path, type_name: str, *, dtype: str = "auto", choices: Choices | None = None) -> Plan:
-    """What :func:`convert` would make, from headers and configs alone; metadata that only a trial or a proof can tell
-    are not counted. Raises: what it raises before it writes."""
+def preview(
+    folder: Path, type_name: str, *, dtype: str = "auto", choices: Choices | None = None, origin: Origin | None = None
+) -> Plan:
+    """What :func:`convert` would make, and prove, from headers and configs alone; metadata that only a trial of the
+    vocabulary can tell are not counted. Raises: what it raises before it writes."""
     source = Source(folder, _plain(dtype))
-    return _planned(source, source.metadata, type_name, choices or Choices())
+    metadata = _metadata(source, pipeline.hashing(source, origin), proven=True)
+    return _planned(source, metadata, type_name, choices or Choices())
+
+
+def _metadata(source: Source, hashing: Hashing, *, proven: bool) -> dict[str, gguf.Value]:
+    """Of the file, as long as they will be."""
+    return source.metadata | source.head_weights() | hashing.expected | (pipeline.proof(None) if proven else {})
 
 
 def _plain(dtype: str) -> str:
@@ -225,6 +230,7 @@ def _write(
     source: Source,
     choices: Choices,
     threads: int | None,
+    proving: Proving,
     progress: Progress,
 ) -> int:
     """Write all pieces that are not there yet; returns the bytes of those that are."""
@@ -248,6 +254,7 @@ def _write(
             journal.note(piece.number, piece.nbytes, crc, loader.counts.pop(piece.number, 0))
             done_bytes += piece.nbytes
             progress("quantize", done_bytes, total)
+            proving.require_sound()
     return resumed_bytes
 
 

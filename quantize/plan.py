@@ -20,6 +20,7 @@ PLANNED_TENSOR = re.compile(
     re.MULTILINE,
 )
 NATIVE_ALIGNMENT = 32
+REQUANTIZE = "start from a 16- or 32-bit file; where there is none, --requantize accepts a double loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def plan(source: Path, type_name: str, *, requantize: bool = False, choices: Cho
     file = gguf.read(source)
     _require_quantizable(file)
     if not requantize:
-        _require_unquantized(file)
+        require_unquantized(file)
     job = _job(source, "", kind, chosen, requantize=requantize)
     tensors = planned_types(native.run(replace(job, dry_run=True)))
     if tensors.keys() != file.tensors.keys():
@@ -135,13 +136,11 @@ def _require_quantizable(file: gguf.GGUF) -> None:
         )
 
 
-def _require_unquantized(file: gguf.GGUF) -> None:
+def require_unquantized(file: gguf.GGUF, hint: str = REQUANTIZE) -> None:
+    """Raise :class:`InputError` for a file with weights in blocks."""
     quantized = next((info for info in file.tensors.values() if info.type.block > 1), None)
     if quantized is not None:
-        raise InputError(
-            f"{file.path} is already quantized: {quantized.name} is {quantized.type.name}",
-            hint="start from a 16- or 32-bit file; where there is none, --requantize accepts a double loss",
-        )
+        raise InputError(f"{file.path} is already quantized: {quantized.name} is {quantized.type.name}", hint=hint)
 
 
 def _size(file: gguf.GGUF, kind: types.Type, tensors: Mapping[str, GGMLType], chosen: Choices) -> int:

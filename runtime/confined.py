@@ -39,6 +39,7 @@ def run(
             env=child.environment(**OFFLINE),
         )
         timer = threading.Timer(most_s, process.kill)
+        timer.daemon = True  # of a proof beside other work, which may be interrupted: the process is not to wait for it
         timer.start()
         try:
             found = _follow(process, progress)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 from altered import copy, rewrite
 from ingle.convert import convert as convert_plainly
 from ingle.convert import gguf
-from ingle.convert.errors import EngineCrashed, InputError, UnsupportedModel
+from ingle.convert.errors import EngineCrashed, InputError, UnsupportedModel, VerificationFailed
 from ingle.convert.files import PARTIAL_SUFFIX
 from ingle.quantize import Choices, Imatrix, Override, imatrix, onepass, quantize, weight_type
 from ingle.quantize.imatrix import Importance, ImportanceMatrix
-from ingle.quantize.onepass import OnePass, Plain
+from ingle.quantize.onepass import OnePass
+from ingle.quantize.proving import Plain
 from sweeping import load, write_checkpoint
 
 PROOF = {"strings": 4000, "renderings": 76}
@@ -214,6 +216,40 @@ def test_a_failed_proof_or_an_interrupt_leaves_nothing(bard: Path, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         onepass.convert(bard, tmp_path / "out.gguf", "Q8_0", prove=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_proof_is_made_beside_the_work_and_ends_it_when_it_fails(bard: Path, tmp_path: Path) -> None:
+    failed, done_after = threading.Event(), []
+
+    def fail(file: Path, plain: Plain) -> dict[str, Any]:
+        assert gguf.read(file).metadata["general.architecture"] == "llama"
+        failed.set()
+        raise VerificationFailed("they differ")
+
+    def watch(stage: str, done: int, total: int) -> None:
+        assert failed.wait(60)
+        done_after.append(done / total)
+
+    with pytest.raises(VerificationFailed, match="they differ"):
+        onepass.convert(bard, tmp_path / "out.gguf", "Q2_K", prove=fail, progress=watch)
+    assert done_after[0] == 0 and done_after[-1] < 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_has_no_name_before_it_is_proven(bard: Path, tmp_path: Path) -> None:
+    out, written, seen = tmp_path / "out.gguf", threading.Event(), []
+
+    def late(file: Path, plain: Plain) -> dict[str, Any]:
+        assert written.wait(60)
+        seen.append(out.exists())
+        return PROOF
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if done == total:
+            written.set()
+
+    onepass.convert(bard, out, "Q8_0", prove=late, progress=watch)
+    assert seen == [False] and out.exists()
 
 
 def test_a_proof_may_look_at_the_conversion_that_is_not_written(bard: Path, tmp_path: Path) -> None:

@@ -145,6 +145,16 @@ def test_a_dry_run_writes_nothing_and_knows_the_size(bard_gguf: dict[str, Path],
     assert names(here) == ["out.gguf"]
 
 
+def test_a_dry_run_knows_the_size_of_a_checkpoint_quantized(
+    bard: Path, here: Path, proven: list[tuple[Path, Path]]
+) -> None:
+    planned = json.loads(quantize(bard, "-t", "q6_k", "--dry-run", "--json").stdout)
+    assert proven == [] and names(here) == []
+    quantize(bard, "-t", "q6_k", "-o", "out.gguf")
+    assert planned["size_bytes"] == (here / "out.gguf").stat().st_size
+    assert planned["tensors"]["blk.0.attn_q.weight"] == "Q6_K"
+
+
 def test_a_checkpoint_is_converted_proven_and_quantized_and_only_the_end_stays(
     bard: Path, here: Path, proven: list[tuple[Path, Path]]
 ) -> None:
@@ -243,7 +253,7 @@ def test_refusals_come_before_any_work(arguments: list[str], kind: type[Exceptio
     assert names(here) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["org/name", "--dry-run"]])
+@pytest.mark.parametrize("arguments", [[], ["org/name", "--dry-run", "--imatrix", "auto", "--on", "text.txt"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     assert quantize(*arguments).exit_code == 2
 

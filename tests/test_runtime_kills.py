@@ -29,7 +29,7 @@ STAGES = ("download", "quantize")
 SOAKS = {
     "download": ("slow", "download", "quantize"),
     "quantize": ("unproven", "quantize", "checksum"),
-    "prove": ("real", "verify", "checksum"),
+    "prove": ("real", "quantize", "checksum"),
 }
 """The tools, and the names that they give to the stage and to what follows it."""
 PATIENCE_S = 300.0

@@ -170,6 +170,19 @@ def test_an_interrupted_run_goes_on_where_it_was(base: Path, small: Path, ingle_
     assert measure([small], long).predictions == 511
 
 
+def test_a_step_without_predictions_is_part_of_a_passage(
+    base: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a vocabulary of 150,000 the first half of a chunk, which is not scored, is a step of its own."""
+    wish = Wish(TEXT, length=128, most=2)
+    whole = measure([small, base], wish, against=base)
+    monkeypatch.setattr("ingle.runtime.measure.steps.MOST_LOGITS_BYTES", 64 * 4 * 4096)
+    assert packing(128, 4096) == Packing(64, 1)
+    apart = measure([small, base], wish, against=base)
+    assert apart.predictions == whole.predictions == 126
+    assert apart.models[0].perplexity.value == pytest.approx(whole.models[0].perplexity.value, rel=1e-4)
+
+
 def test_the_same_measurement_twice_at_once_is_refused(tmp_path: Path) -> None:
     first = Ledger(tmp_path / "x", 5)
     with pytest.raises(StoreBusy):

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.errors import IngleError
-from ...convert.progress import Progress
+from ...convert.progress import Progress, Turns
 from .display import emit_json, human_size, note, progress_bar
 from .importance import Importance
 from .items import note_items
 
 if TYPE_CHECKING:
     from ...convert import Item
-    from ...quantize import Choices
-    from ...quantize.onepass import OnePass, Plain
+    from ...quantize import Choices, Plan
+    from ...quantize.onepass import OnePass
+    from ...quantize.proving import Plain
     from ..proof import Proof
     from ..store.checkpoint import Checkpoint
     from ..store.stages import Settled
@@ -87,14 +88,34 @@ def quantize_checkpoint(text: str, out: Path, order: Order, importance: Importan
         return _quantize_and_prove(source, out, replace(order, choices=chosen), settled, progress)
 
 
+def planned_checkpoint(text: str, order: Order, importance: Importance) -> Plan:
+    """What :func:`quantize_checkpoint` would make, from headers and configs alone: no weight is fetched.
+
+    Raises: what finding the checkpoint and planning raise.
+    """
+    from ..store.preview import checkpoint_preview
+
+    if importance.collects:
+        raise click.UsageError("--dry-run runs no model, as --imatrix auto must")
+    with progress_bar() as progress, checkpoint_preview(text, progress) as folder:
+        return _planned(folder, order, importance)
+
+
+def _planned(folder: Path, order: Order, importance: Importance) -> Plan:
+    from ...convert.origin import Origin
+    from ...quantize import onepass
+    from ..store.stages import version
+
+    chosen = importance.added(order.choices, None)
+    return onepass.preview(folder, order.type, dtype=order.dtype.lower(), choices=chosen, origin=Origin(version()))
+
+
 def looked_at(folder: Path, order: Order, importance: Importance) -> Item:
     """The verdict of ``--check`` on a quantization."""
     from ...convert import Item
-    from ...quantize import onepass
 
-    chosen = importance.added(order.choices, None)
     try:
-        planned = onepass.preview(folder, order.type, dtype=order.dtype.lower(), choices=chosen)
+        planned = _planned(folder, order, importance)
     except IngleError as error:
         return Item("quantization", "fail", error.message, error.hint)
     size = f"about {human_size(planned.size_bytes)}, {planned.bits_per_weight:.2f} bits per weight"
@@ -108,10 +129,11 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settled: Se
     from ..store.stages import origin
 
     proofs: list[Proof] = []
+    turns = Turns(source.after(progress))
 
     def check_equal(file: Path, plain: Plain) -> Proof:
         complete = source.complete()
-        proofs.append(prove(complete, file, progress, whatever_size=order.whatever_size, plain=plain))
+        proofs.append(prove(complete, file, turns.second, whatever_size=order.whatever_size, plain=plain))
         return proofs[0]
 
     made = onepass.convert(
@@ -127,7 +149,7 @@ def _quantize_and_prove(source: Checkpoint, out: Path, order: Order, settled: Se
         arrive=source.arrive,
         identity=source.identity,
         origin=origin(source),
-        progress=source.after(progress),
+        progress=turns.first,
     )
     return Made(made, proofs[0])
 

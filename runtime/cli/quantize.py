@@ -12,7 +12,7 @@ import click
 from .convert import checkpoint_name
 from .display import emit_json, emit_table, human_size, note, progress_bar
 from .importance import AUTO, Importance
-from .onepass import Order, note_outcome, print_made, quantize_checkpoint
+from .onepass import Order, note_outcome, planned_checkpoint, print_made, quantize_checkpoint
 from .options import THREADS, promise_options
 from .promise import Asked, fulfil, is_gguf
 from .promise import Order as PromiseOrder
@@ -101,10 +101,12 @@ def quantize_command(
         pure=pure,
     )
     if not is_gguf(source):
+        order = Order(kind.name, choices, threads=threads)
         if dry_run:
-            raise click.UsageError(f"--dry-run needs a GGUF file; {source} would have to be converted first")
+            _print_plan(planned_checkpoint(source, order, importance), as_json)
+            return
         target = out or Path(f"{checkpoint_name(source)}-{kind.name}.gguf")
-        print_made(quantize_checkpoint(source, target, Order(kind.name, choices, threads=threads), importance), as_json)
+        print_made(quantize_checkpoint(source, target, order, importance), as_json)
         return
     target = out or default_out(Path(source), kind.name)
     if not dry_run:

@@ -29,6 +29,7 @@ from .summary import Distance, Estimate, distance, perplexity
 from .wish import Wish, loaded
 
 F32 = NDArray[np.float32]
+TOKENIZER_KEYS = ("general.architecture", "ingle.tokenizer.", "tokenizer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class _Run:
         tokens = sum(step.tokens for step in steps[:done])
         progress("measure", tokens, material.tokens)
         for step in steps[done:]:
-            parts.append(self.step(step).reshape(len(step.targets), -1))
+            parts.append(self.step(step).reshape(len(step.targets), len(self.models) * len(FIELDS)))
             ledger.append(parts[-1])
             tokens += step.tokens
             progress("measure", tokens, material.tokens)
@@ -156,8 +157,10 @@ class _Run:
 
 def _require_same_reading(first: NativeModel, other: NativeModel, wish: Wish, material: Material) -> None:
     """The logits of two models can be compared when every token means the same in both."""
+    if _tokenizer(first) == _tokenizer(other):
+        return
     same = first.vocab.size == other.vocab.size and _tokens(first) == _tokens(other)
-    if same and other is not first:
+    if same:
         theirs = passage.read(wish.on, other, wish.length or None, wish.most)
         same = len(theirs.passages) == len(material.passages) and all(
             np.array_equal(mine.tokens, its.tokens)
@@ -168,6 +171,16 @@ def _require_same_reading(first: NativeModel, other: NativeModel, wish: Wish, ma
             f"{first.path} and {other.path} read texts as different tokens: their predictions cannot be compared",
             hint="measure a model against the file that it was quantized from",
         )
+
+
+def _tokenizer(model: NativeModel) -> object:
+    """All that decides how passages are read; where it is the same a text need not be read again to find out."""
+    metadata = {key: value for key, value in model.metadata.items() if key.startswith(TOKENIZER_KEYS)}
+    return model.vocab.size, model.context_trained, *((key, _comparable(metadata[key])) for key in sorted(metadata))
+
+
+def _comparable(value: object) -> object:
+    return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
 def _tokens(model: NativeModel) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -12,9 +11,14 @@ from numpy.typing import NDArray
 from .steps import Step
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 FIELDS = ("nll", "nll_base", "kld", "delta_p", "same_top")
-BLOCK_BYTES = 4 << 20
+TASK_ROWS = 16
+CACHED_BYTES = 256 << 10
+"""Of a few rows of logits: they and what is computed from them stay in a core's cache."""
+
+LANES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,39 +35,64 @@ def scored(logits: Logits, base: Logits | None, pool: Executor) -> NDArray[np.fl
     nll: -ln of the probability of the token. kld: Kullback-Leibler divergence KL(base || model) in nats over the whole
     vocabulary. delta_p: the token's probability minus the base's. same_top: 1 where both have the same likeliest token.
     """
-    blocks = list(_blocks(len(logits.step.targets), logits.values.shape[1]))
-    parts = pool.map(lambda block: _block(logits, base, block), blocks)
-    return np.concatenate([np.zeros((0, len(FIELDS)), np.float32), *parts])
-
-
-def _blocks(count: int, vocab_size: int) -> Iterator[slice]:
-    height = max(1, BLOCK_BYTES // (4 * vocab_size))
-    return (slice(start, min(start + height, count)) for start in range(0, count, height))
-
-
-def _block(logits: Logits, base: Logits | None, block: slice) -> F32:
-    targets = logits.step.targets[block]
-    rows = logits.step.rows[block]
-    found = np.zeros((len(targets), len(FIELDS)), np.float32)
-    mine = _log_softmax(logits.values[rows])
-    index = np.arange(len(targets))
-    found[:, 0] = -mine[index, targets]
-    if base is None:
-        return found
-    theirs = _log_softmax(base.values[rows])
-    chances = np.exp(theirs)
-    found[:, 1] = -theirs[index, targets]
-    found[:, 3] = np.exp(-found[:, 0]) - np.exp(-found[:, 1])
-    found[:, 4] = mine.argmax(axis=1) == theirs.argmax(axis=1)
-    theirs -= mine
-    theirs *= chances
-    found[:, 2] = theirs.sum(axis=1, dtype=np.float64)
+    found = np.zeros((len(logits.step.targets), len(FIELDS)), np.float32)
+    tasks = [slice(start, start + TASK_ROWS) for start in range(0, len(found), TASK_ROWS)]
+    list(pool.map(lambda task: _score(logits, base, task, found[task]), tasks))
     return found
 
 
-def _log_softmax(logits: F32) -> F32:
-    """Over the last axis; the sum of exponentials in f64."""
-    shifted: F32 = logits - logits.max(axis=1, keepdims=True)
-    total = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
-    shifted -= np.log(total).astype(np.float32)
-    return shifted
+def _score(logits: Logits, base: Logits | None, task: slice, found: F32) -> None:
+    """A few rows at a time, in memory that is used again and again."""
+    rows, targets = logits.step.rows[task], logits.step.targets[task]
+    vocab_size = logits.values.shape[1]
+    height = max(1, CACHED_BYTES // (4 * vocab_size))
+    mine, theirs = _Distributions(height, vocab_size), _Distributions(height, vocab_size)
+    for start in range(0, len(rows), height):
+        few = slice(start, start + height)
+        part = found[few]
+        mine.see(logits.values, rows[few])
+        part[:, 0] = mine.surprise(targets[few])
+        if base is not None:
+            theirs.see(base.values, rows[few])
+            part[:, 1] = theirs.surprise(targets[few])
+            part[:, 2] = theirs.divergence_from(mine)
+            part[:, 3] = np.exp(-part[:, 0]) - np.exp(-part[:, 1])
+            part[:, 4] = mine.top == theirs.top
+
+
+class _Distributions:
+    """What rows of logits say, up to ``height`` at a time. Their sums are taken in f64."""
+
+    def __init__(self, height: int, vocab_size: int) -> None:
+        self._memory = np.empty((2, height, vocab_size), np.float32)
+
+    def see(self, logits: F32, rows: NDArray[np.intp]) -> None:
+        """The ``rows`` of ``logits``; what was seen before is forgotten."""
+        self._shifted, self._powers = self._memory[:, : len(rows)]
+        self.top = np.empty(len(rows), np.intp)
+        for index, row in enumerate(rows):
+            self.top[index] = logits[row].argmax()
+            np.subtract(logits[row], logits[row, self.top[index]], out=self._shifted[index])
+        np.exp(self._shifted, out=self._powers)
+        self._total = _sums(self._powers)
+
+    def surprise(self, tokens: NDArray[np.int32]) -> F64:
+        """-ln of the probability of one token each."""
+        found: F64 = np.log(self._total) - self._shifted[np.arange(len(tokens)), tokens]
+        return found
+
+    def divergence_from(self, other: _Distributions) -> F64:
+        """KL(these || others), row by row. Nothing else can be asked of these rows afterwards."""
+        self._shifted -= other._shifted
+        self._shifted *= self._powers
+        found: F64 = _sums(self._shifted) / self._total + np.log(other._total / self._total)
+        return found
+
+
+def _sums(values: F32) -> F64:
+    """Of each row: sums of ``LANES`` parts in f32, which is fast, and of these in f64, which is exact enough."""
+    height, width = values.shape
+    whole = width // LANES * LANES
+    lanes = values[:, :whole].reshape(height, -1, LANES).sum(axis=1)
+    found: F64 = lanes.sum(axis=1, dtype=np.float64) + values[:, whole:].sum(axis=1, dtype=np.float64)
+    return found

@@ -16,7 +16,7 @@ from ...convert.progress import Progress
 from ...quantize import imatrix as importance
 from ...quantize.choices import Choices
 from ...quantize.imatrix import Imatrix, ImportanceMatrix
-from ...quantize.plan import plan
+from ...quantize.plan import plan, require_unquantized
 from ...quantize.shards import Shards, Weight, file_sha256, shards
 from ..llama.metadata import integer
 from ..llama.model import NativeModel
@@ -102,6 +102,7 @@ def quantizable(source: gguf.GGUF) -> list[str]:
     Raises:
         InputError: there is none, or what :func:`plan` raises.
     """
+    require_unquantized(source, hint="a promise is kept against the source: it needs a 16- or 32-bit file")
     planned = plan(source.path, "Q8_0", choices=Choices())
     names = [
         name

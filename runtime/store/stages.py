@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...convert.errors import IngleError
 from ...convert.files import projector_beside
-from ...convert.progress import Progress
+from ...convert.progress import Progress, Turns
 from . import places
 from .checkpoint import Checkpoint
 from .manifest import Entry, KeptFile, Source
@@ -194,15 +194,18 @@ class Workshop:
         """Make the file; returns what was proven of it before it had its name."""
         found: list[Proof] = []
 
+        turns = Turns(self.progress)
+
         def prove(partial: Path, plain: Plain | None) -> Proof:
-            found.append(self.tools.prove(job.checkpoint.complete(), partial, self.progress, plain))
+            shown = turns.second if plain else self.progress
+            found.append(self.tools.prove(job.checkpoint.complete(), partial, shown, plain))
             return found[0]
 
         places.create_private(out.parent)
         if job.type in PLAIN_TYPES:
             self.tools.convert(job.checkpoint, out, job.type.lower(), prove, self.progress)
         else:
-            self.tools.quantize(job.checkpoint, out, job.type, prove, self.progress, job.importance)
+            self.tools.quantize(job.checkpoint, out, job.type, prove, turns.first, job.importance)
         out.chmod(0o600)
         if not found:
             raise IngleError(f"{job.checkpoint.folder} was converted without a proof")
