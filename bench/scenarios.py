@@ -8,6 +8,7 @@ leave:   a client that hangs up while its prompt is read frees the cores; others
 overhead: what a streamed token costs beside the kernels.
 sampling: how long it takes to choose a token.
 copy:    what computing foretold tokens wins where an answer repeats its prompt, and loses where not.
+draft:   what a draft model wins where it is right, and loses where it is wrong.
 memory:  what a model takes, beside what was foretold and beside llama-server (--llama-server BIN, optional).
 idle:    what a loaded model costs while nobody asks, when the server listens, and how quickly a model is back.
 import:  what importing and ``--help`` cost.
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import copying, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
+from . import copying, drafting, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
 from .finding import Finding
 from .make_model import TINY, make, make_of
 from .report import findings_table, replace_table
@@ -51,6 +52,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "sampling": lambda models: sampling.findings(models.tiny),
         "overhead": lambda models: overhead.findings(models.tiny),
         "copy": lambda models: copying.findings(copying_model(models.folder), models.fast),
+        "draft": lambda models: list(drafting.findings(models.folder)),
         "memory": lambda models: memory.findings(models.folder, models.peer),
         "idle": lambda models: idle.findings(models.fast),
         "import": lambda _: imports.findings(),
