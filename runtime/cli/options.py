@@ -134,6 +134,19 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         click.Choice(("auto", "off")),
         "Compute several tokens at once where an answer repeats what was said; auto does so where it pays.",
     ),
+    _load(
+        "rest_after_s",
+        click.FloatRange(0, 2**31),
+        "Seconds without a request after which the cache is given back until the next one; 0 keeps it.",
+        "--rest-after",
+    ),
+    _option(
+        "draft",
+        str,
+        "A small model of the same vocabulary, which foretells tokens where the answer repeats nothing; asked only "
+        "where that pays.",
+        metavar="MODEL",
+    ),
     _option(
         "mmproj",
         click.Path(exists=True, dir_okay=False),

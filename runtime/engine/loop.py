@@ -21,12 +21,14 @@ from . import batch, sampling
 from .choice import Choice, Flight
 from .counts import Counts, clocks
 from .detokenizer import Detokenizer
+from .drafter import Drafter
 from .drafts import Drafts
 from .drawing import TokenSource
 from .groups import Groups
 from .habit import Habit
 from .info import context_options, core_groups, limits
 from .priority import rank
+from .rest import Inbox, Rest, look_around
 from .scheduler import Scheduler
 from .sequence import Row, Sequence
 from .shelf import Realms, shelf
@@ -43,6 +45,7 @@ class Loop:
         self,
         model: NativeModel,
         projector: NativeProjector | None,
+        drafter: Drafter | None,
         info: ModelInfo,
         options: LoadOptions,
         after_round: Callable[[bool], None],
@@ -67,16 +70,17 @@ class Loop:
         self._realms = Realms(self._shelf)
         self._choices: dict[Sequence, Choice] = {}
         self._flights: set[Flight] = set()
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._reading: set[Flight] = set()
         self._leaving = False
         self._filled: list[Row] | None = None
         self._growing: list[Choice] = []
         self._plain = False
-        self._drafts = Drafts(options, model, info.context_length)
         self.stopped = False
         self._counts = Counts()
+        self._drafts = Drafts(options, model, info.context_length, self._counts, drafter)
+        self._rest = Rest(options.rest_after_s, self._context, self._scheduler, self._drafts)
 
     # ---- any thread -------------------------------------------------------------------------------------------
 
@@ -100,7 +104,7 @@ class Loop:
             flight.cancelled = self._leaving = True
             if flight in self._reading:
                 self._context.abort()
-        self._inbox.put(_look_around)
+        self._inbox.put(look_around)
 
     def stop(self) -> None:
         """End the thread as soon as it can be; flights end with :class:`EngineClosed`."""
@@ -108,7 +112,7 @@ class Loop:
             self.stopped = True
             if self._reading:
                 self._context.abort()
-        self._inbox.put(_look_around)
+        self._inbox.put(look_around)
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
@@ -116,6 +120,7 @@ class Loop:
             **self._counts.all,
             **self._scheduler.figures(),
             kv_cells=self._info.kv_cells,
+            resting=self._rest.resting,
             disk_bytes=self._shelf.bytes if self._shelf else 0,
         )
 
@@ -183,17 +188,13 @@ class Loop:
             self._verify(row, choice, outputs[row.sequence.slot]) for row, choice in zip(rows, choices, strict=True)
         ]
         self._drafts.fared(rows, taken, choices, self._counts.seconds)
-        self._counts.add(
-            drafted_tokens=sum(len(row.draft) for row in rows),
-            accepted_tokens=sum(taken) - len(rows),
-            generated_tokens=sum(taken) - len(rows),
-        )
 
     def _verify(self, row: Row, choice: Choice, index: int) -> int:
         """Draw from the logits of one row after the other for as long as the token is the foretold one; returns how
         many were drawn. The cells of the others are let go."""
         sequence, taken = row.sequence, 0
         for foretold in (*row.draft, None):
+            self._drafts.draws(row, choice, taken)
             self._scheduler.advance([Row(sequence, 1, True)])
             self._choose(choice, self._context.logits(index + taken))
             taken += 1
@@ -201,8 +202,6 @@ class Loop:
                 break
         if sequence.slot >= 0:
             self._context.remove(sequence.slot, sequence.position)
-        choice.flight.drafted_tokens += len(row.draft)
-        choice.flight.accepted_tokens += taken - 1
         return taken
 
     def _take_inbox(self) -> None:
@@ -212,12 +211,15 @@ class Loop:
                 pass
             if self._inbox.empty():
                 self._habit.keep(self._scheduler.pace)
-            self._inbox.get()()
+            self._rest.wait(self._inbox)()
         while not self._inbox.empty():
             self._inbox.get()()
 
     def _arrive(self, flight: Flight) -> None:
         if flight not in self._flights:
+            return
+        if (error := self._rest.end()) is not None:
+            self._land(flight, error)
             return
         self._counts.add(requests=1, prompt_tokens=len(flight.prompt.tokens))
         for index in range(flight.request.n):
@@ -379,6 +381,7 @@ class Loop:
         choice.flight.open.remove(choice)
         del self._choices[choice.sequence]
         self._scheduler.finish(choice.sequence)
+        self._drafts.forget(choice.sequence)
         choice.source.close()
 
     def _shut_down(self) -> None:
@@ -388,12 +391,9 @@ class Loop:
         for flight in flights:
             self._land(flight, EngineClosed("the engine was shut down"))
         self._context.close()
+        self._drafts.close()
         if self._shelf:
             self._shelf.close()
         if self._projector is not None:
             self._projector.close()
         self._model.close()
-
-
-def _look_around() -> None:
-    """Something for the inbox, so that a waiting loop looks at its flags."""
