@@ -34,8 +34,8 @@ from .sequence import Row, Sequence
 from .shelf import Realms, shelf
 from .stream import Accepted, Finished
 
-QUICK_S = 0.008
-"""Of a step, after which the text of two may leave together."""
+QUICK_S = 0.0125
+"""Of a step, after which the text of two or more may leave together."""
 
 
 class Loop:

@@ -25,8 +25,8 @@ from .engine import Engine
 from .stream import Event, Finished
 from .wire import CALLABLE, Answer, Call, Cancel, Load, Loaded, Submit, Wire, is_text
 
-TOGETHER_S = 0.015
-"""Nobody reads, and no screen shows, more than this many seconds' text at once: 66 pieces a second."""
+TOGETHER_S = 0.025
+"""Nobody reads, and no screen shows, more than this many seconds' text at once: 40 pieces a second."""
 
 
 class Worker:
