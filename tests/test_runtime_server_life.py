@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from fake_model import FakeCatalog
-from ingle.runtime.server.serve import ServeOptions, Stop, listen, run
+from ingle.runtime.server.listening import ServeOptions, listen
+from ingle.runtime.server.serve import Stop, run
 
 PROGRAM = Path(__file__).parent / "fake_model.py"
 ROOT = PROGRAM.parent.parent
