@@ -33,6 +33,7 @@ LAYERS = (
         "confined",
     },
     {"llama", "truth"},
+    {"bert"},
     {"chat", "comparison"},
     {"engine"},
     {"verify", "verify_adapter", "logits", "settle"},

@@ -11,6 +11,7 @@ import pytest
 from ingle.convert import gguf
 from ingle.convert.errors import InputError
 from ingle.convert.ggml import TYPES
+from ingle.runtime.bert.native import quick_way
 from ingle.runtime.cli.main import main
 from ingle.runtime.engine import way as ways_of_engine
 from ingle.runtime.llama import calibration
@@ -153,6 +154,7 @@ def test_the_doctor_says_which_way_and_why(
     assert "as in the file (the quickest turn of a chat)" in said
     assert "repacked, with flash attention: a token of a prompt 100 µs, of an answer 500 µs" in said
     facts = json.loads(doctor(model, "--json", "--threads", "1"))
+    assert facts["bert_layers"] == quick_way() and f"layers of BERT   {quick_way() or 'llama.cpp'}" in said
     assert (facts["threads"], facts["repack"], facts["flash_attention"], len(facts["ways"])) == (1, False, "off", 4)
 
 

@@ -169,6 +169,7 @@ def test_steps_are_read_side_by_side_but_for_what_is_too_long() -> None:
     assert packing.rounds([30, 20, 10, 5], 256, 200, readers=2) == [[[0, 3], [1, 2]]]
     assert packing.rounds([30, 20, 10, 5], 1, 200, readers=2) == [[[0], [1]], [[2], [3]]]
     assert packing.rounds([30], 256, 200, readers=2) == [[[0]]]
+    assert packing.rounds([150] * 5, 256, 200, readers=2, each=2) == [[[0], [1], [2], [3]], [[4]]]
     assert packing.rounds([], 256, 200, readers=2) == []
 
 

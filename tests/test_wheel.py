@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("convert", "quantize", "runtime")
-LEAVINGS = shutil.ignore_patterns("__pycache__", "*.pyc")
+LEAVINGS = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
+COMPILED = ROOT / "runtime" / "bert" / f"_layers{sysconfig.get_config_var('EXT_SUFFIX')}"
 IMPORT_ALL = """
 import importlib, pathlib, sys
 home, *modules = sys.argv[1:]
@@ -38,13 +40,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files_of_the_tree() -> set[str]:
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
-    return {f"ingle/{path.relative_to(ROOT)}" for path in files if "__pycache__" not in path.parts}
+    return {f"ingle/{path.relative_to(ROOT)}" for path in files if "__pycache__" not in path.parts and path != COMPILED}
 
 
 def test_the_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == files_of_the_tree()
+    assert packed == files_of_the_tree() | {f"ingle/runtime/bert/{COMPILED.name}"}
 
 
 def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:

@@ -23,10 +23,15 @@ class AbortFlag:
     def clear(self) -> None:
         self._bytes[0] = b"\x00"
 
+    @property
+    def address(self) -> int:
+        """Of a byte that is not 0 while it is set."""
+        return ctypes.addressof(self._bytes)
+
     def watched_by(self, params: Any) -> None:
         """Let a context that is made of ``params`` look at it."""
         params.abort_callback = truth_of_bytes(library().ggml_abort_callback)
-        params.abort_callback_data = ctypes.addressof(self._bytes)
+        params.abort_callback_data = self.address
 
 
 def heed(status: int) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ...convert import gguf
 from ...convert.errors import UnsupportedModel
 from ...convert.progress import Progress, silent
+from ..bert import native, weights
+from ..bert.layers import Layers
 from ..llama.metadata import attention_heads, integer
 from ..llama.rows import rows
 from ..llama.states import StatesContext, most_texts
@@ -21,7 +23,7 @@ from .classification import Classification
 from .head import Array, Head
 from .judging import Judge
 from .loaded import Loaded
-from .readers import Readers, Step
+from .readers import LayerReaders, Readers, Step
 from .text import LOWER_CASE, Encoded, Length, Part, Text, TextTokenizer
 
 SMALLEST_CONTEXT = 64
@@ -41,8 +43,10 @@ class Encoder(Loaded[StatesContext]):
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         super().__init__(path, threads)
-        self._readers: Readers | None = None
+        self._readers: Readers | LayerReaders | None = None
         self._file = gguf.read(path)
+        self.way = native.quick_way() if weights.fits(self._file) else None
+        """How the compiled layers compute, where they read in llama.cpp's place."""
         self._flash = not self.model.architecture.startswith("t5") and not _is_exact(self._file)
         self._lowers = self.metadata.get(LOWER_CASE) is True
         self.longest_text = min(self.model.context_trained, integer(self.metadata, LONGEST, self.model.context_trained))
@@ -108,7 +112,8 @@ class Encoder(Loaded[StatesContext]):
         """What ``then`` makes of the states of each text, in order. Texts of like length are computed together."""
         found: list[Array] = [np.zeros(0, np.float32)] * len(texts)
         lengths, done = [len(text.ids) for text in texts], 0
-        for steps in packing.rounds(lengths, most_texts(self.model), self._budget, self.threads):
+        each = packing.LAYERS_STEPS if self.way else 1
+        for steps in packing.rounds(lengths, most_texts(self.model), self._budget, self.threads, each):
             made = self._made([self._step([texts[index] for index in step]) for step in steps], then, progress)
             for step, results in zip(steps, made, strict=True):
                 for index, result in zip(step, results, strict=True):
@@ -143,6 +148,8 @@ class Encoder(Loaded[StatesContext]):
     @property
     def _budget(self) -> int:
         """Tokens of a step."""
+        if self.way:
+            return packing.LAYERS_STEP_TOKENS
         return packing.FLASH_STEP_TOKENS if self._flash else packing.STEP_TOKENS
 
     def _step(self, texts: Sequence[Encoded]) -> Step:
@@ -152,7 +159,7 @@ class Encoder(Loaded[StatesContext]):
         """What ``then`` makes of the states of each text of each step: one is computed by all threads, several by one
         each."""
         with self._turn(progress):
-            if len(steps) > 1:
+            if len(steps) > 1 or self.way:
                 return self._together().read(steps, then)
             (step,) = steps
             states = self._ready(sum(map(len, step.texts))).states(step.texts, step.inputs)
@@ -173,8 +180,10 @@ class Encoder(Loaded[StatesContext]):
         """Memory for how each token attends to each other, before and after softmax, which flash attention spares."""
         return 2 * 4 * attention_heads(self.metadata) * tokens**2
 
-    def _together(self) -> Readers:
+    def _together(self) -> Readers | LayerReaders:
         self._require_open()
+        if self._readers is None and self.way:
+            self._readers = LayerReaders(Layers(self._file, self.way, self._abort), self.threads)
         if self._readers is None:
             self._readers = Readers(self.model, self.threads, self._budget, self._abort, flash=self._flash)
         return self._readers

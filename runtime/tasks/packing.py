@@ -14,6 +14,11 @@ STEP_TOKENS, FLASH_STEP_TOKENS = 64, 256
 256 are 10 % quicker than 128, and 17 % than 512."""
 
 
+LAYERS_STEP_TOKENS, LAYERS_STEPS = 256, 4
+"""Of the compiled layers, which compare no text with another; and how many steps a thread may take before others' work
+gets its turn: with more of them the threads end nearer to each other."""
+
+
 def steps(lengths: Sequence[int], most_texts: int, tokens: int) -> list[list[int]]:
     """The texts of each step by their index, the longest first.
 
@@ -30,16 +35,16 @@ def steps(lengths: Sequence[int], most_texts: int, tokens: int) -> list[list[int
     return found
 
 
-def rounds(lengths: Sequence[int], most_texts: int, tokens: int, readers: int) -> list[list[list[int]]]:
-    """The steps, in groups of up to ``readers`` that are read side by side. A text longer than ``tokens`` has a group
-    of its own; what is little enough for one group is spread over all readers."""
+def rounds(lengths: Sequence[int], most_texts: int, tokens: int, readers: int, each: int = 1) -> list[list[list[int]]]:
+    """The steps, in groups of up to ``each`` a reader that are read side by side. A text longer than ``tokens`` has a
+    group of its own; what is little enough for a step of each reader is spread over all readers."""
     spread = _spread(lengths, readers)
     if all(sum(lengths[index] for index in step) <= tokens and len(step) <= most_texts for step in spread):
         return [spread] if spread else []
     found: list[list[list[int]]] = []
     for step in steps(lengths, most_texts, tokens):
         alone = lengths[step[0]] > tokens
-        if not found or alone or len(found[-1]) == readers or lengths[found[-1][0][0]] > tokens:
+        if not found or alone or len(found[-1]) == readers * each or lengths[found[-1][0][0]] > tokens:
             found.append([])
         found[-1].append(step)
     return found

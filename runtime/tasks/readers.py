@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ..bert.layers import Layers
 from ..llama.abort import AbortFlag
 from ..llama.model import NativeModel
 from ..llama.states import StatesContext
@@ -68,6 +69,35 @@ class Readers:
         self._threads.shutdown()
         while self._contexts:
             self._contexts.pop().close()
+
+
+class LayerReaders:
+    """``count`` threads that read with compiled layers. Used by one thread at a time."""
+
+    def __init__(self, layers: Layers, count: int) -> None:
+        self._layers = layers
+        self._count = count
+        self._threads = ThreadPoolExecutor(count, "ingle-reader")
+
+    def read(self, steps: Sequence[Step], then: Callable[[Array], Array]) -> list[list[Array]]:
+        """What ``then`` makes of the states of each text of each step: one step is read by all threads together, of
+        several each by whichever thread is free.
+
+        Raises:
+            Cancelled: the flag was set.
+        """
+        if len(steps) == 1:
+            (step,) = steps
+            states = self._layers.states(step.texts, step.inputs, self._count, self._threads)
+            return [[then(each) for each in states]]
+        reading = [self._threads.submit(self._alone, step, then) for step in steps]
+        return [each.result() for each in _ended(reading)]
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _alone(self, step: Step, then: Callable[[Array], Array]) -> list[Array]:
+        return [then(states) for states in self._layers.states(step.texts, step.inputs)]
 
 
 def _ended(reading: list[Any]) -> list[Any]:
