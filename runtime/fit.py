@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..convert import gguf
 from ..convert.errors import UnsupportedModel
@@ -15,6 +15,7 @@ from ..convert.progress import Progress, silent
 from . import machine
 from .engine.fitting import Facts, Fitting
 from .engine.memory import Demand, beside_bytes, usable
+from .engine.pairing import paired
 from .llama.dry import DryModel
 from .llama.model import require_model
 from .llama.parts import parts_of
@@ -72,7 +73,7 @@ class _Model:
 
     facts: Facts
     dry: DryModel
-    architecture: str
+    metadata: Mapping[str, Any]
     candidates: Mapping[str, tuple[int, int]]
     imatrix: frozenset[str] = field(default_factory=frozenset)
 
@@ -85,8 +86,11 @@ def fit(name: str, options: LoadOptions | None = None, progress: Progress = sile
         IngleError: it cannot be had, or is no model that writes text.
     """
     from .store.names import FileName, HubName, parse
+    from .store.store import Store
 
     options = options or LoadOptions()
+    if options.draft is not None:
+        options = replace(options, draft=str(Store().find(options.draft).path))
     wanted = None if Path(name).is_dir() else parse(name)
     if isinstance(wanted, FileName) or (isinstance(wanted, HubName) and wanted.type):
         return _of_file(name, options)
@@ -107,7 +111,7 @@ def _of_file(name: str, options: LoadOptions) -> Report:
     with DryModel.of(parts) as dry:
         _require_writer(dry, name)
         sizes = {entry.type or named or "GGUF": (entry.size_bytes, weights)}
-        model = _Model(Facts.of(file, dry), dry, str(file.metadata["general.architecture"]), sizes)
+        model = _Model(Facts.of(file, dry), dry, file.metadata, sizes)
         return _report(name, model, options)
 
 
@@ -134,7 +138,7 @@ def _of_checkpoint(name: str, options: LoadOptions, progress: Progress) -> Repor
         with DryModel(metadata, plans, source.config.vocab_size) as dry:
             _require_writer(dry, name)
             facts = replace(Facts.of(file, dry), name=name)
-            return _report(name, _Model(facts, dry, source.family.arch, candidates, needy), options)
+            return _report(name, _Model(facts, dry, metadata, candidates, needy), options)
 
 
 def _bytes(plans: Sequence[gguf.TensorPlan], types: Mapping[str, GGMLType], *, padded: bool = False) -> int:
@@ -152,13 +156,19 @@ def _require_writer(dry: DryModel, name: str) -> None:
 def _report(name: str, model: _Model, options: LoadOptions) -> Report:
     available_bytes = machine.available_memory_bytes()
     beside = beside_bytes(options)
-    demand = Demand(model.dry, 0, options)
-    rows = []
-    for kind, (file_bytes, weights_bytes) in model.candidates.items():
-        weighing = demand.weighing(weights_bytes + beside)
-        rows.append(_row(kind, file_bytes, _Fittings(model.facts, options, weighing, available_bytes), model))
+    with paired(model.metadata, model.dry, options) as (_, draft):
+        demand = Demand(model.dry, 0, options, draft)
+        rows = []
+        for kind, (file_bytes, weights_bytes) in model.candidates.items():
+            weighing = demand.weighing(weights_bytes + beside)
+            rows.append(_row(kind, file_bytes, _Fittings(model.facts, options, weighing, available_bytes), model))
     return Report(
-        name, model.architecture, model.facts.context_trained, available_bytes, usable(available_bytes), tuple(rows)
+        name,
+        str(model.metadata["general.architecture"]),
+        model.facts.context_trained,
+        available_bytes,
+        usable(available_bytes),
+        tuple(rows),
     )
 
 

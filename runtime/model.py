@@ -58,13 +58,14 @@ class Model:
         Raises:
             IngleError: see ``ingle.convert.errors`` for the tree.
         """
-        from .store.build import obtain
+        from .store.build import obtain, with_draft
         from .store.store import Store
 
         place = str(name.absolute()) if isinstance(name, Path) else name
-        entry = obtain(place, Store(), progress=progress)
+        store = Store()
+        entry = obtain(place, store, progress=progress)
         files = (file if isinstance(file, AdapterFile) else AdapterFile(str(file)) for file in adapters)
-        options = options or LoadOptions()
+        options = with_draft(options or LoadOptions(), store, progress)
         beside = str(entry.projector.path) if entry.projector else None
         options = replace(options, adapters=(*options.adapters, *files), mmproj=options.mmproj or beside)
         home = EngineProcess if isolation == "process" else Engine

@@ -45,6 +45,8 @@ class LoadOptions:
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
     speculate: compute tokens that the text foretells beside the next one, where measurement says that it pays.
+    draft: a small model of the same vocabulary, which foretells tokens where the text does not, and where measurement
+    says that it pays: a name for ``Model.load``, the path of a GGUF file for an engine.
     adapters: loaded beside the model; a request that names none is answered with all of them together.
     sampling: temperature, top_k, top_p or min_p for requests that leave them open, in place of the model's own.
     """
@@ -67,5 +69,6 @@ class LoadOptions:
     cache_ram_bytes: int | None = None
     cache_disk_bytes: int = 0
     mmproj: str | None = None
+    draft: str | None = None
     adapters: tuple[AdapterFile, ...] = ()
     sampling: tuple[tuple[str, float], ...] = ()

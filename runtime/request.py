@@ -115,6 +115,7 @@ class Usage:
     """Tokens and seconds of one request, over all its choices. ``cached_tokens`` of the prompt were not evaluated.
 
     drafted_tokens: were foretold and computed beside others, ``accepted_tokens`` of them were right.
+    model_drafted_tokens: of these, the ones that a draft model foretold; the text itself foretold the others.
     """
 
     prompt_tokens: int = 0
@@ -125,6 +126,8 @@ class Usage:
     decode_s: float = 0.0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    model_drafted_tokens: int = 0
+    model_accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ class Footprint:
 
     weights: of the file and of what is loaded beside it, once. kv: the cells of the cache. states: of recurrent layers.
     compute: the graph of a step. outputs: a row of logits for each answer. program: code, vocabulary, and the rest.
+    draft: all of these that a draft model takes.
     """
 
     weights: int
@@ -163,10 +167,11 @@ class Footprint:
     compute: int
     outputs: int
     program: int
+    draft: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv + self.states + self.compute + self.outputs + self.program
+        return self.weights + self.kv + self.states + self.compute + self.outputs + self.program + self.draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,7 @@ class ModelInfo:
     sampling: the model's own defaults (from generation_config), completed with ours; no ``None`` in it.
     gpu_layers: layers that really are offloaded.
     projector: file of the vision part; empty where the model reads text only.
+    draft: file of the draft model; empty without one.
     repacked: whether weights may be laid out anew for the CPU's fastest kernels.
     footprint: what it takes of the memory, as it was counted before it was loaded.
     adapters: what requests may be answered with, see ``Request.adapters``.
@@ -209,6 +215,7 @@ class ModelInfo:
     sampling: Sampling
     warnings: tuple[str, ...] = ()
     projector: str = ""
+    draft: str = ""
     adapters: tuple[LoadedAdapter, ...] = ()
     repacked: bool = True
     footprint: Footprint | None = None
@@ -220,6 +227,7 @@ class EngineStats:
     """Counters since the engine started, and gauges of now. Source of ``/metrics``.
 
     resident_bytes: of the process that the engine runs in; 0 where the system does not say.
+    draft_model_s: seconds that a draft model took to read and to foretell.
     """
 
     steps: int = 0
@@ -249,3 +257,6 @@ class EngineStats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    model_drafted_tokens: int = 0
+    model_accepted_tokens: int = 0
+    draft_model_s: float = 0.0

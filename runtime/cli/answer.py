@@ -112,6 +112,8 @@ def figures(usage: Usage) -> str:
     """``prompt 34 tokens (12 cached), 0.10 s, 220.0 tokens/s; answer 64 tokens, 0.80 s, 80.0 tokens/s``; and, where
     tokens were foretold, ``; 30 of 45 foretold tokens were right``."""
     foretold = f"; {usage.accepted_tokens} of {usage.drafted_tokens} foretold tokens were right"
+    if usage.model_drafted_tokens:
+        foretold += f" (of the draft model's {usage.model_accepted_tokens} of {usage.model_drafted_tokens})"
     evaluated = usage.prompt_tokens - usage.cached_tokens
     return (
         f"prompt {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), {_speed(evaluated, usage.prefill_s)}; "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...convert.errors import BadRequest
 from .. import machine
 from ..options import LoadOptions
 from .display import emit_fields, emit_json, human_seconds, human_size, progress_bar
@@ -27,6 +28,11 @@ def bench_command(model: str, as_json: bool, options: LoadOptions) -> None:
     It is loaded as `ingle serve` loads it, in the way that `ingle doctor MODEL` shows. Other work on the machine slows
     it down: medians are shown, and the range of what was measured.
     """
+    if options.draft:
+        raise BadRequest(
+            "a draft model is not measured with random tokens, which nobody can foretell",
+            hint=f"its own speed: ingle bench {options.draft}",
+        )
     from ..measure.speed import measure_speed
     from ..store.build import obtain
     from ..store.store import Store

@@ -18,7 +18,7 @@ from ...convert.errors import InputError
 KEY = "ingle.config"
 SECTIONS = ("server", "load", "sampling", "models", "aliases")
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")
-OF_ONE_MODEL = ("adapters", "mmproj")
+OF_ONE_MODEL = ("adapters", "mmproj", "draft")
 LISTS = {"allowed-host": "allowed-hosts", "further-key": "further-keys"}
 """An option that may be given several times is a list here."""
 
@@ -176,6 +176,8 @@ class Reader:
         """Files are beside this one, wherever the command is run."""
         if parameter.name == "adapters":
             return [self._beside(text, always=True) for text in raw]
+        if parameter.name == "draft":
+            return self._beside(raw)
         return self._beside(raw, always=True) if parameter.name == "mmproj" else raw
 
     def _beside(self, text: str, *, always: bool = False) -> str:

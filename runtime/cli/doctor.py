@@ -48,11 +48,12 @@ def doctor_command(model: str | None, as_json: bool, options: LoadOptions) -> No
 def _way(model: str, options: LoadOptions) -> dict[str, Any]:
     from ..engine import way
     from ..llama import calibration
-    from ..store.build import obtain
+    from ..store.build import obtain, with_draft
     from ..store.store import Store
 
     with progress_bar() as progress:
         path = Path(obtain(model, Store(), progress=progress).path)
+        options = with_draft(options, Store(), progress)
     chosen = way.choose(path, options)
     measured = calibration.ways(path, options.threads or machine.thread_count(), options.kv_type)
     return {
@@ -61,6 +62,21 @@ def _way(model: str, options: LoadOptions) -> dict[str, Any]:
         "flash_attention": chosen.flash_attention,
         "measured": chosen.measured,
         "ways": [{**asdict(one), "turn_s": one.turn_s} for one in measured],
+        "draft": _draft(path, options) if options.draft else None,
+    }
+
+
+def _draft(path: Path, options: LoadOptions) -> dict[str, Any] | None:
+    from ..engine.plan import plan
+
+    decided = plan(path, options)
+    if decided.draft is None:
+        return None
+    return {
+        "path": str(decided.draft.file.path),
+        "repack": decided.draft.repack,
+        "common_tokens": decided.draft.vocabulary,
+        "memory_bytes": decided.footprint.draft,
     }
 
 
@@ -69,6 +85,11 @@ def _print_way(found: dict[str, Any]) -> None:
     why = "the quickest turn of a chat" if found["measured"] else "not measured: too small, too large, or busy cores"
     click.echo(f"weights          {'repacked' if found['repack'] else 'as in the file'} ({why})")
     click.echo(f"flash attention  {'off unless memory is short' if attention == 'auto' else attention}")
+    if draft := found["draft"]:
+        click.echo(
+            f"draft model      {draft['path']}: {draft['common_tokens']:,} tokens in common, "
+            f"{draft['memory_bytes'] / 2**20:.0f} MiB with its cache; asked where that pays"
+        )
     for one in found["ways"]:
         layout = "repacked" if one["repack"] else "as in the file"
         flash = "with" if one["flash_attention"] else "without"

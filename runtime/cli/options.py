@@ -135,6 +135,13 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         "Compute several tokens at once where an answer repeats what was said; auto does so where it pays.",
     ),
     _option(
+        "draft",
+        str,
+        "A small model of the same vocabulary, which foretells tokens where the answer repeats nothing; asked only "
+        "where that pays.",
+        metavar="MODEL",
+    ),
+    _option(
         "mmproj",
         click.Path(exists=True, dir_okay=False),
         "Projector file of a vision model. [default: the one that the model came with]",

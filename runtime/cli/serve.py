@@ -102,6 +102,7 @@ def serve_command(
     """
     from ..server.catalog import StoreCatalog, prepare, with_adapters
     from ..server.serve import ServeOptions, listen, serve
+    from ..store.build import with_draft
     from ..store.store import Store
 
     config = of(click.get_current_context())
@@ -131,10 +132,11 @@ def serve_command(
     store = Store()
     with progress_bar() as progress:
         known = _configured(config, models, options, store, progress)
+        options = with_draft(options, store, progress)
         named = {one.text for one in known}
         given = prepare([text for text in models if text not in named], store, progress, options.mmproj)
-    given = with_adapters(given, options.adapters)
-    catalog = StoreCatalog(store, options, [*known, *given], config.aliases)
+    given = with_adapters([replace(one, options=options) for one in given], options.adapters)
+    catalog = StoreCatalog(store, replace(options, draft=None), [*known, *given], config.aliases)
     serve(listener, serving, catalog, first, lambda url: click.echo(url))
 
 
@@ -144,6 +146,8 @@ def _refuse(models: tuple[str, ...], num_first: int, most: int, options: LoadOpt
         raise BadRequest(f"--max-models {most} is less than the {num_first} models that are loaded first")
     if options.mmproj and len(models) != 1:
         raise click.UsageError("--mmproj belongs to one model: name that one, and no other")
+    if options.draft and len(models) != 1:
+        raise BadRequest("--draft needs one MODEL: a draft model has the vocabulary of the one it drafts for")
     if options.adapters and len(models) != 1:
         raise BadRequest("--lora needs one MODEL: an adapter belongs to the model that it was trained on")
 
@@ -160,7 +164,7 @@ def _configured(
     found = []
     for model in config.models:
         counts = said if model.name in models else said - set(OF_ONE_MODEL)
-        rest = options if model.name in models else replace(options, adapters=(), mmproj=None)
+        rest = options if model.name in models else replace(options, adapters=(), mmproj=None, draft=None)
         own = {name: value for name, value in model.load.items() if name not in counts}
         sampling = tuple({**config.sampling, **model.sampling}.items())
         loaded = replace(rest, **own, sampling=sampling)

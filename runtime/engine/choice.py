@@ -20,6 +20,7 @@ from .prompt import Prompt
 from .sampling import token_logprob
 from .sequence import Sequence
 from .stream import Event
+from .wager import Odds
 
 Emit = Callable[[Event], None]
 _REASONS: dict[StopDetail, FinishReason] = {
@@ -32,7 +33,10 @@ _REASONS: dict[StopDetail, FinishReason] = {
 
 @dataclass(eq=False, slots=True)
 class Choice:
-    """One of a request's ``n`` answers. lookup, record: where its next tokens may be foretold, and how that fared."""
+    """One of a request's ``n`` answers. lookup, record: where its next tokens may be foretold, and how that fared.
+
+    odds: how often a draft model was right.
+    """
 
     flight: Flight
     index: int
@@ -42,6 +46,7 @@ class Choice:
     matcher: Matcher | None = None
     lookup: Lookup | None = None
     record: Record = field(default_factory=Record)
+    odds: Odds = field(default_factory=Odds)
     generated: int = 0
     unsent_tokens: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -141,6 +146,8 @@ class Flight:
     cached_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    model_drafted_tokens: int = 0
+    model_accepted_tokens: int = 0
 
     def usage(self) -> Usage:
         now = time.monotonic()
@@ -155,4 +162,6 @@ class Flight:
             decode_s=now - first,
             drafted_tokens=self.drafted_tokens,
             accepted_tokens=self.accepted_tokens,
+            model_drafted_tokens=self.model_drafted_tokens,
+            model_accepted_tokens=self.model_accepted_tokens,
         )

@@ -20,9 +20,10 @@ from . import sampling
 from .at_exit import close_at_exit
 from .choice import Emit, Flight
 from .constraint import Grammars, Matcher
-from .info import model_info
+from .drafter import Drafter, context_for_drafts
+from .info import context_options, model_info
 from .loop import Loop
-from .plan import plan
+from .plan import LoadPlan, plan
 from .prompt import Prompt
 from .stream import Stream
 
@@ -67,6 +68,7 @@ class Engine:
     ) -> None:
         options = options or LoadOptions()
         self._projector: NativeProjector | None = None
+        drafter: Drafter | None = None
         decided = plan(path, options)
         self._model = NativeModel(
             path,
@@ -80,10 +82,13 @@ class Engine:
             self._projector = _projector(options, self._model)
             self._info = model_info(self._model, options, decided)
             self._model.forget_vocabulary()
-            self._loop = Loop(self._model, self._projector, self._info, options, after_round)
+            drafter = _drafter(decided, self._info, options)
+            self._loop = Loop(self._model, self._projector, drafter, self._info, options, after_round)
             self._grammars = Grammars(self._model.vocab, self._info.eog_tokens)
             self._shown = functools.lru_cache(maxsize=64)(self._find_shown)
         except BaseException:
+            if drafter is not None:
+                drafter.close()
             if self._projector is not None:
                 self._projector.close()
             self._model.close()
@@ -196,3 +201,18 @@ def _projector(options: LoadOptions, model: NativeModel) -> NativeProjector | No
     if options.mmproj is None:
         return None
     return NativeProjector(Path(options.mmproj), model, options.threads_prefill or options.threads or thread_count())
+
+
+def _drafter(decided: LoadPlan, info: ModelInfo, options: LoadOptions) -> Drafter | None:
+    pair = decided.draft
+    if pair is None:
+        return None
+    model = NativeModel(
+        pair.file.path, gpu_layers=options.gpu_layers, mmap=options.mmap, repack=pair.repack, file=pair.file
+    )
+    model.forget_vocabulary()
+    try:
+        return Drafter(model, context_for_drafts(context_options(info, options)), pair.vocabulary)
+    except BaseException:
+        model.close()
+        raise

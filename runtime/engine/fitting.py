@@ -88,8 +88,9 @@ class Fitting:
         cache = needed.kv + needed.states
         raise InputError(
             f"{self._facts.name} with a cache of {self.sizes.cells:,} tokens needs {gigabytes(needed.total)} of memory "
-            f"(weights {gigabytes(needed.weights)}, cache {gigabytes(cache)}, the rest "
-            f"{gigabytes(needed.total - needed.weights - cache)}), and {gigabytes(self._available_bytes)} are there",
+            f"(weights {gigabytes(needed.weights)}, cache {gigabytes(cache)}, {_draft(needed)}the rest "
+            f"{gigabytes(needed.total - needed.weights - cache - needed.draft)}), and "
+            f"{gigabytes(self._available_bytes)} are there",
             hint=self._smaller() if self.too_large else self._largest(),
         )
 
@@ -131,6 +132,10 @@ class Fitting:
             f"the weights ({gigabytes(self._demand.weights_bytes)}) are larger than the memory that is available "
             f"({gigabytes(self._available_bytes)}): they are read from the disk again and again, which is slow",
         )
+
+
+def _draft(needed: Footprint) -> str:
+    return f"draft model {gigabytes(needed.draft)}, " if needed.draft else ""
 
 
 def gigabytes(num_bytes: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 SIZES = (2, 4, 8, 16, 32, 64)
@@ -93,24 +93,51 @@ class Governor:
 
         most: rows that there is room for. Drafts must pay for each sequence by itself, so nobody waits for others'.
         """
-        count, best, drafted = len(records), PAYS, 0
-        if not 0 < count <= MOST_SEQUENCES or count not in self._lone or not all(one.trusted for one in records):
+        if not self.may_draft(len(records)) or not all(one.trusted for one in records):
             return 0
+        gain, drafted = self.best(
+            len(records), most, now, lambda each: min(record.expected(each) for record in records)
+        )
+        return drafted if gain > PAYS else 0
+
+    def may_draft(self, sequences: int) -> bool:
+        """Whether so many sequences are few enough, and what their steps cost is known."""
+        return 0 < sequences <= MOST_SEQUENCES and sequences in self._lone
+
+    def lone_s(self, sequences: int) -> float:
+        """Seconds of a step of so many sequences without drafts; 0 where none was made."""
+        return self._lone.get(sequences, 0.0)
+
+    def best(
+        self,
+        sequences: int,
+        most: int,
+        now: float,
+        expected: Callable[[int], float],
+        each_costs: float = 0.0,
+        most_cost: float = math.inf,
+    ) -> tuple[float, int]:
+        """The gain of the best drafts, and how many tokens each has.
+
+        expected: how many of so many drafted tokens will be right. each_costs: to foretell a token, for all sequences,
+        in the time of a step without drafts. most_cost: of a step and its drafts, likewise.
+        """
+        best, drafted = 0.0, 0
         for size in SIZES:
-            each = size // count - 1
-            rows = count * (1 + each)
+            each = size // sequences - 1
+            rows = sequences * (1 + each)
             if each < 1 or rows > most:
                 continue
-            cost = self._cost_of(count, rows, now)
-            if cost > LONGEST_STEP and cost * self._lone[count] > LONGEST_STEP_S:
+            cost = self.cost(sequences, rows, now) + each * each_costs
+            if cost > most_cost or (cost > LONGEST_STEP and cost * self._lone[sequences] > LONGEST_STEP_S):
                 break
-            gain = min(1 + record.expected(each) for record in records) / cost
+            gain = (1 + expected(each)) / cost
             if gain > best:
                 best, drafted = gain, each
-        return drafted
+        return best, drafted
 
-    def _cost_of(self, sequences: int, rows: int, now: float) -> float:
-        """Measured lately, or supposed; but no more than more rows take, and no less than fewer."""
+    def cost(self, sequences: int, rows: int, now: float) -> float:
+        """Of a step of so many rows, measured lately or supposed; no more than more rows take, no less than fewer."""
         measured = {
             size: cost
             for (count, size), (cost, when) in self._cost.items()

@@ -52,6 +52,7 @@ def model_info(model: NativeModel, options: LoadOptions, plan: LoadPlan) -> Mode
         sampling=sampling.model_defaults(model.metadata, options.sampling),
         warnings=(*plan.warnings, *_warnings(options, model, sizes, end_tokens), *_adapter_warnings(model)),
         projector=options.mmproj or "",
+        draft=options.draft or "",
         adapters=tuple(
             LoadedAdapter(name, str(adapter.path), adapter.scale, adapter.base_name)
             for name, adapter in model.adapters.items()

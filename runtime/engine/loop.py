@@ -21,6 +21,7 @@ from . import batch, sampling
 from .choice import Choice, Flight
 from .counts import Counts, clocks
 from .detokenizer import Detokenizer
+from .drafter import Drafter
 from .drafts import Drafts
 from .drawing import TokenSource
 from .groups import Groups
@@ -43,6 +44,7 @@ class Loop:
         self,
         model: NativeModel,
         projector: NativeProjector | None,
+        drafter: Drafter | None,
         info: ModelInfo,
         options: LoadOptions,
         after_round: Callable[[bool], None],
@@ -74,9 +76,9 @@ class Loop:
         self._filled: list[Row] | None = None
         self._growing: list[Choice] = []
         self._plain = False
-        self._drafts = Drafts(options, model, info.context_length)
         self.stopped = False
         self._counts = Counts()
+        self._drafts = Drafts(options, model, info.context_length, self._counts, drafter)
 
     # ---- any thread -------------------------------------------------------------------------------------------
 
@@ -183,17 +185,13 @@ class Loop:
             self._verify(row, choice, outputs[row.sequence.slot]) for row, choice in zip(rows, choices, strict=True)
         ]
         self._drafts.fared(rows, taken, choices, self._counts.seconds)
-        self._counts.add(
-            drafted_tokens=sum(len(row.draft) for row in rows),
-            accepted_tokens=sum(taken) - len(rows),
-            generated_tokens=sum(taken) - len(rows),
-        )
 
     def _verify(self, row: Row, choice: Choice, index: int) -> int:
         """Draw from the logits of one row after the other for as long as the token is the foretold one; returns how
         many were drawn. The cells of the others are let go."""
         sequence, taken = row.sequence, 0
         for foretold in (*row.draft, None):
+            self._drafts.draws(row, choice, taken)
             self._scheduler.advance([Row(sequence, 1, True)])
             self._choose(choice, self._context.logits(index + taken))
             taken += 1
@@ -201,8 +199,6 @@ class Loop:
                 break
         if sequence.slot >= 0:
             self._context.remove(sequence.slot, sequence.position)
-        choice.flight.drafted_tokens += len(row.draft)
-        choice.flight.accepted_tokens += taken - 1
         return taken
 
     def _take_inbox(self) -> None:
@@ -379,6 +375,7 @@ class Loop:
         choice.flight.open.remove(choice)
         del self._choices[choice.sequence]
         self._scheduler.finish(choice.sequence)
+        self._drafts.forget(choice.sequence)
         choice.source.close()
 
     def _shut_down(self) -> None:
@@ -388,6 +385,7 @@ class Loop:
         for flight in flights:
             self._land(flight, EngineClosed("the engine was shut down"))
         self._context.close()
+        self._drafts.close()
         if self._shelf:
             self._shelf.close()
         if self._projector is not None:

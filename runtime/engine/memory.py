@@ -12,6 +12,7 @@ from ..llama.dry import DryModel, Taken
 from ..options import LoadOptions
 from ..request import Footprint
 from . import sizing
+from .drafter import context_for_drafts
 
 PROGRAM_BYTES = 54 << 20
 """The interpreter, numpy, llama.cpp's code, and what a decode step needs beside its graph; as measured."""
@@ -42,13 +43,23 @@ class Demand:
     """What a model demands of the memory, by the size of its cache.
 
     dry: the model without its weights, of which ``weights_bytes`` will be in memory.
+    draft: what the draft model beside it demands. drafts: it is one itself.
     """
 
-    def __init__(self, dry: DryModel, weights_bytes: int, options: LoadOptions) -> None:
+    def __init__(
+        self,
+        dry: DryModel,
+        weights_bytes: int,
+        options: LoadOptions,
+        draft: Demand | None = None,
+        *,
+        drafts: bool = False,
+    ) -> None:
         self._dry = dry
         self.weights_bytes = weights_bytes
-        self._parallel = options.parallel
-        self._context = ContextOptions(
+        self._draft = draft
+        self._drafts = drafts
+        context = ContextOptions(
             cells=0,
             sequences=options.parallel + sizing.IDLE_SLOTS,
             rows=max(options.prefill_chunk, options.parallel),
@@ -56,11 +67,14 @@ class Demand:
             threads_prefill=1,
             kv_type=options.kv_type,
         )
+        self._context = context_for_drafts(context) if drafts else context
+        self._outputs = self._context.sequences if drafts else options.parallel
         self._taken: dict[tuple[int, str], Taken] = {}
 
     def under(self, options: LoadOptions) -> Demand:
         """The same model under other options."""
-        return Demand(self._dry, self.weights_bytes, options)
+        draft = self._draft.under(options) if self._draft else None
+        return Demand(self._dry, self.weights_bytes, options, draft, drafts=self._drafts)
 
     def weighing(self, weights_bytes: int) -> Demand:
         """The same model with other weights; what was found of its contexts is shared."""
@@ -76,13 +90,15 @@ class Demand:
             kv=taken.kv,
             states=taken.states,
             compute=taken.compute,
-            outputs=FLOAT_BYTES * self._dry.vocabulary * self._parallel,
-            program=PROGRAM_BYTES + TOKEN_BYTES * self._dry.vocabulary,
+            outputs=FLOAT_BYTES * self._dry.vocabulary * self._outputs,
+            program=TOKEN_BYTES * self._dry.vocabulary + (0 if self._drafts else PROGRAM_BYTES),
+            draft=self._draft.at(cells, flash_attention).total if self._draft else 0,
         )
 
     def bytes_per_cell(self) -> int:
-        """Of keys and values."""
-        return (self._take(2 * sizing.CELL_STEP, "on").kv - self._take(sizing.CELL_STEP, "on").kv) // sizing.CELL_STEP
+        """Of keys and values, a draft model's included."""
+        own = (self._take(2 * sizing.CELL_STEP, "on").kv - self._take(sizing.CELL_STEP, "on").kv) // sizing.CELL_STEP
+        return own + (self._draft.bytes_per_cell() if self._draft else 0)
 
     def most_cells(self, room_bytes: int, flash_attention: str, most: int = sizing.MAX_CELLS) -> int:
         """The largest cache, up to ``most`` cells, with which everything fits; 0 where not even the smallest does."""

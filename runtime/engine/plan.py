@@ -19,13 +19,14 @@ from ..request import Footprint
 from . import sizing, way
 from .fitting import Facts, Fitting
 from .memory import Demand, beside_bytes
+from .pairing import Pair, paired
 from .sizing import Sizes
 from .way import Way
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """``file`` is the model's, or the first part of it."""
+    """``file`` is the model's, or the first part of it; ``draft``: the draft model beside it."""
 
     file: gguf.GGUF
     sizes: Sizes
@@ -33,6 +34,7 @@ class LoadPlan:
     flash_attention: FlashAttention
     footprint: Footprint
     warnings: tuple[str, ...] = ()
+    draft: Pair | None = None
 
 
 def plan(path: Path, options: LoadOptions) -> LoadPlan:
@@ -53,17 +55,19 @@ def plan(path: Path, options: LoadOptions) -> LoadPlan:
                 hint=_what_it_does(file.metadata),
             )
         weights_bytes = sum(info.nbytes for part in parts for info in part.tensors.values()) + beside_bytes(options)
-        fitting = Fitting(
-            Facts.of(file, dry),
-            options,
-            Demand(dry, weights_bytes, options),
-            machine.available_memory_bytes(),
-            on_gpu=bool(options.gpu_layers) and supports_gpu_offload(),  # weights and cache lie elsewhere then
-        )
-        fitting.require()
-        chosen = way.choose(path, replace(options, repack="off") if fitting.too_large else options)
-        attention = fitting.flash_attention(chosen.flash_attention)
-        return LoadPlan(file, fitting.sizes, chosen, attention, fitting.footprint(attention), fitting.warnings())
+        with paired(file.metadata, dry, options) as (draft, draft_demand):
+            fitting = Fitting(
+                Facts.of(file, dry),
+                options,
+                Demand(dry, weights_bytes, options, draft_demand),
+                machine.available_memory_bytes(),
+                on_gpu=bool(options.gpu_layers) and supports_gpu_offload(),  # weights and cache lie elsewhere then
+            )
+            fitting.require()
+            chosen = way.choose(path, replace(options, repack="off") if fitting.too_large else options)
+            attention = fitting.flash_attention(chosen.flash_attention)
+            footprint = fitting.footprint(attention)
+        return LoadPlan(file, fitting.sizes, chosen, attention, footprint, fitting.warnings(), draft)
 
 
 def _what_it_does(metadata: Mapping[str, gguf.Value]) -> str:

@@ -82,6 +82,11 @@ class DryModel:
         return int(self._lib.llama_model_n_ctx_train(self._handle))
 
     @property
+    def can_share_prefix(self) -> bool:
+        """See :attr:`NativeModel.can_share_prefix`."""
+        return not (self._lib.llama_model_is_recurrent(self._handle) or self._lib.llama_model_is_hybrid(self._handle))
+
+    @property
     def generates(self) -> bool:
         return generates(self._handle, self._metadata)
 
@@ -94,11 +99,8 @@ class DryModel:
 
     def _one_state(self, options: ContextOptions) -> int:
         if self._state_bytes is None:
-            recurrent = self._lib.llama_model_is_recurrent(self._handle) or self._lib.llama_model_is_hybrid(
-                self._handle
-            )
             small = replace(options, sequences=1, rows=1, cells=256)
-            self._state_bytes = self._measured(small).states if recurrent else 0
+            self._state_bytes = 0 if self.can_share_prefix else self._measured(small).states
         return self._state_bytes
 
     def _measured(self, options: ContextOptions) -> Taken:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...convert.errors import BadGGUF, BadName, BadRequest, ModelNotFound
 from ...convert.progress import Progress, silent
 from ..options import AdapterFile, LoadOptions
-from ..store.build import obtain, type_of_file
+from ..store.build import obtain, type_of_file, with_draft
 from ..store.manifest import Entry
 from ..store.names import HubName, parse
 from ..store.store import Store
@@ -96,7 +96,7 @@ class StoreCatalog:
         adapters = options.adapters if installed.adapters is not None else ()
         options = replace(options, adapters=adapters, mmproj=installed.mmproj)
         if is_for_tasks(Path(installed.target)):
-            if options.adapters or options.mmproj:
+            if options.adapters or options.mmproj or options.draft:
                 refuse_additions(installed.name)
             return TaskProcess(Path(installed.target), threads=options.threads)
         return Model.load(installed.target, options=options, isolation="process")
@@ -159,7 +159,7 @@ def with_adapters(given: Sequence[Given], adapters: Sequence[AdapterFile]) -> li
     """Models given with adapters: each without any, and with each of them as ``MODEL:NAME``."""
     if not adapters:
         return list(given)
-    plain = [Given(one.text, replace(one.installed, adapters=())) for one in given]
+    plain = [replace(one, installed=replace(one.installed, adapters=())) for one in given]
     return [*plain, *(_adapted(one, adapter.name) for one in plain for adapter in adapters)]
 
 
@@ -174,6 +174,7 @@ def configured(
 ) -> list[Given]:
     """A model of the configuration, called ``name`` by clients, and each of its adapters as ``NAME:ADAPTER``."""
     (one,) = prepare([path], store, progress, options.mmproj)
+    options = with_draft(options, store, progress)
     installed = replace(one.installed, name=name, keep_alive_s=keep_alive_s)
     return with_adapters([Given(name, installed, options)], options.adapters)
 

@@ -266,7 +266,8 @@ class CompletionWriter:
 def timings(used: Usage) -> dict[str, Any]:
     """Milliseconds and rates, in llama.cpp's words. The first token costs no step of its own."""
     read, steps = used.prompt_tokens - used.cached_tokens, max(used.completion_tokens - 1, 0)
-    return {
+    drafts = {"draft_n": used.drafted_tokens, "draft_n_accepted": used.accepted_tokens} if used.drafted_tokens else {}
+    return drafts | {
         "cache_n": used.cached_tokens,
         "prompt_n": read,
         "prompt_ms": used.prefill_s * 1e3,

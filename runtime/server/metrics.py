@@ -21,8 +21,6 @@ COUNTERS: Mapping[str, str] = {
     "cached_tokens": "Tokens of prompts that the prefix cache spared.",
     "evaluated_tokens": "Tokens that were computed, of prompts and of answers.",
     "generated_tokens": "Tokens written.",
-    "drafted_tokens": "Tokens foretold and computed beside others.",
-    "accepted_tokens": "Of these, the ones that were right.",
     "forced_tokens": "Tokens written that a grammar left no choice about.",
     "requests": "Requests that the engine took.",
     "cancelled": "Requests cancelled by their owners.",
@@ -34,6 +32,11 @@ COUNTERS: Mapping[str, str] = {
     "disk_tokens": "Tokens that came back from disk.",
     "busy_s": "Seconds spent in steps.",
     "kernel_cpu_s": "CPU seconds of all threads in steps.",
+    "draft_model_s": "Seconds that the draft model took to read and to foretell.",
+}
+FORETOLD: Mapping[str, str] = {
+    "drafted_tokens": "Tokens foretold and computed beside others, by who foretold them.",
+    "accepted_tokens": "Of these, the ones that were right.",
 }
 GAUGES: Mapping[str, str] = {
     "running": "Requests being computed.",
@@ -61,6 +64,7 @@ class EngineCollector:
         stats = {name: model.stats() for name, model in models.items()}
         yield GaugeMetricFamily("ingle_models_loaded", "Models in memory.", value=len(models))
         yield from (_family(CounterMetricFamily, field, text, stats) for field, text in COUNTERS.items())
+        yield from (_foretold(field, text, stats) for field, text in FORETOLD.items())
         yield from (_family(GaugeMetricFamily, field, text, stats) for field, text in GAUGES.items())
 
 
@@ -71,6 +75,15 @@ def _family(
     family = kind(name, text, labels=["model"])
     for model, figures in stats.items():
         family.add_metric([model], getattr(figures, field))
+    return family
+
+
+def _foretold(field: str, text: str, stats: Mapping[str, EngineStats]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"ingle_engine_{field}", text, labels=["model", "kind"])
+    for model, figures in stats.items():
+        by_model = getattr(figures, f"model_{field}")
+        family.add_metric([model, "lookup"], getattr(figures, field) - by_model)
+        family.add_metric([model, "draft"], by_model)
     return family
 
 

@@ -72,6 +72,8 @@ def timings(used: Usage) -> dict[str, Any]:
         "decode_tokens_per_s": _rate(used.completion_tokens, used.decode_s),
         "drafted_tokens": used.drafted_tokens,
         "accepted_tokens": used.accepted_tokens,
+        "model_drafted_tokens": used.model_drafted_tokens,
+        "model_accepted_tokens": used.model_accepted_tokens,
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...convert.errors import HubError, InputError, ModelNotFound
 from ...convert.files import require_space
 from ...convert.progress import Progress, silent
+from ..options import LoadOptions
 from . import places
 from .arrival import on_its_way
 from .checkpoint import Checkpoint, begin
@@ -69,6 +71,13 @@ def obtain(
         if isinstance(wanted, FolderName):
             return _from_folder(wanted, workshop, importance)
         return _from_hub(wanted, workshop, library or Library.from_environment(), importance)
+
+
+def with_draft(options: LoadOptions, store: Store, progress: Progress = silent) -> LoadOptions:
+    """``options`` whose draft model, which has a name, is the path of its file; built first if it is not here."""
+    if options.draft is None:
+        return options
+    return replace(options, draft=str(obtain(options.draft, store, progress=progress).path))
 
 
 def _here(store: Store, name: ModelName, importance: Importance | None) -> Entry | None:

@@ -226,7 +226,9 @@ class TaskProcess:
 
 
 def refuse_additions(name: str) -> NoReturn:
-    raise UnsupportedModel(f"{name} is a model for tasks, which takes no LoRA adapters and no projector")
+    raise UnsupportedModel(
+        f"{name} is a model for tasks, which takes no LoRA adapters, no projector and no draft model"
+    )
 
 
 def serve() -> None:
