@@ -42,6 +42,8 @@ class LoadOptions:
     cache_ram_bytes: of ordinary memory, for finished conversations that left the KV cache.
     cache_disk_bytes: for finished conversations on disk, which outlive the process; 0 keeps none. They are what was
     said, in a folder that only this user can read (``ingle/kv`` in the XDG cache folder).
+    rest_after_s: idle time after which the cache is given back; the next request, which has it made anew, takes some
+    milliseconds longer. 0 keeps it.
     mmproj: projector file of a vision model, where it is not the one that the model was converted or fetched with.
     repack: lay the weights out anew for the CPU; "auto" measures whether that pays, once per machine and file.
     speculate: compute tokens that the text foretells beside the next one, where measurement says that it pays.
@@ -68,6 +70,7 @@ class LoadOptions:
     speculate: Speculate = "auto"
     cache_ram_bytes: int | None = None
     cache_disk_bytes: int = 0
+    rest_after_s: float = 300.0
     mmproj: str | None = None
     draft: str | None = None
     adapters: tuple[AdapterFile, ...] = ()

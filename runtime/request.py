@@ -228,6 +228,7 @@ class EngineStats:
 
     resident_bytes: of the process that the engine runs in; 0 where the system does not say.
     draft_model_s: seconds that a draft model took to read and to foretell.
+    resting: whether the cache is given back until the next request.
     """
 
     steps: int = 0
@@ -260,3 +261,4 @@ class EngineStats:
     model_drafted_tokens: int = 0
     model_accepted_tokens: int = 0
     draft_model_s: float = 0.0
+    resting: bool = False

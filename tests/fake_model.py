@@ -267,7 +267,8 @@ class FakeCatalog:
 
 
 def main() -> None:
-    from ingle.runtime.server.serve import ServeOptions, listen, serve
+    from ingle.runtime.server.listening import ServeOptions, listen
+    from ingle.runtime.server.serve import serve
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--prefill", type=float, default=0.0)

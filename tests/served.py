@@ -13,7 +13,8 @@ from typing import Any
 
 import openai
 from fake_model import FakeCatalog, FakeModel
-from ingle.runtime.server.serve import ServeOptions, Stop, listen, run
+from ingle.runtime.server.listening import ServeOptions, listen
+from ingle.runtime.server.serve import Stop, run
 
 PATIENCE_S = 20.0
 

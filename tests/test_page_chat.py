@@ -15,7 +15,7 @@ from answers import THINKING
 from browsing import Visit, chromium
 from fake_model import FakeCatalog, Script
 from ingle.convert.errors import EngineCrashed
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from seeing import picture
 from served import Served, served
 

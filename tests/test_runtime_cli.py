@@ -158,7 +158,7 @@ EVERY_OPTION = """
     --ctx 2048 --kv-cells 4096 --parallel 3 --max-queue 4 --prefill-chunk 128 --itl-target 0.1
     --threads 1 --threads-prefill 2 --cache-ram 1GB --cache-disk 2GB
     --gpu-layers -1 --kv-type q8_0 --flash-attention off --repack off --no-mmap --no-prefix-cache --speculate off
-    --draft small.gguf
+    --draft small.gguf --rest-after 9
     --lora a.gguf --temp 0.5 --top-k 5 --top-p 0.6
     --min-p 0.1 --typical-p 0.7 --repeat-penalty 1.1 --repeat-last-n 32 --frequency-penalty 0.2
     --presence-penalty -0.3 --dry-multiplier 0.8 --dry-base 2 --dry-allowed-length 3 --dry-penalty-last-n 99

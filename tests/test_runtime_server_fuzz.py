@@ -11,7 +11,7 @@ from answers import HERMES, TOOLS
 from fake_model import FakeCatalog, Script
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from ingle.runtime.server.surface import ROUTES, Route
 from served import Served, served
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from answers import HERMES
 from fake_model import FakeCatalog, Script
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from ingle.runtime.server.surface import ROUTES, Route
 from served import Served, served
 

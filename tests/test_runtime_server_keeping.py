@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fake_model import FakeCatalog, Script
 from ingle.runtime.server.keeping import HEADER
+from ingle.runtime.server.listening import ServeOptions
 from ingle.runtime.server.pool import Installed
-from ingle.runtime.server.serve import ServeOptions
 from ingle.runtime.server.surface import ROUTES
 from served import Served, served
 from shell import finished

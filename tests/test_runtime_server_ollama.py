@@ -15,7 +15,7 @@ import pytest
 from answers import EXAMPLES, HERMES, TOOLS
 from fake_model import FakeCatalog, Script
 from ingle.convert import convert
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from served import Served, served
 from shell import ingle
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from fake_model import FakeCatalog
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from served import Served, served
 
 KEYS = ("first-key", "second-key")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from fake_model import FakeCatalog
 from ingle.runtime.server.chat_page import FOLDER, POLICY, files
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from served import Served, served
 
 SOURCES = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.iterdir())}

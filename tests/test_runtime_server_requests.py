@@ -21,7 +21,7 @@ from ingle.convert.errors import (
     TemplateError,
 )
 from ingle.runtime.server import body
-from ingle.runtime.server.serve import ServeOptions
+from ingle.runtime.server.listening import ServeOptions
 from served import Answered, Served, served
 
 CHAT = "/v1/chat/completions"

@@ -17,10 +17,10 @@ from ingle.convert.errors import BadRequest, InputError
 from ingle.runtime.server import connection, security, serve, surface
 from ingle.runtime.server.app import create_app
 from ingle.runtime.server.exchange import Exchange
+from ingle.runtime.server.listening import ServeOptions, listen
 from ingle.runtime.server.metrics import Metrics
 from ingle.runtime.server.pool import Pool
 from ingle.runtime.server.security import Rules, hostname
-from ingle.runtime.server.serve import ServeOptions, listen
 from ingle.runtime.server.traffic import Traffic
 from served import Served, served
 

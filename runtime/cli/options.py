@@ -134,6 +134,12 @@ _LOAD_OPTIONS: Sequence[Callable[[Any], Any]] = (
         click.Choice(("auto", "off")),
         "Compute several tokens at once where an answer repeats what was said; auto does so where it pays.",
     ),
+    _load(
+        "rest_after_s",
+        click.FloatRange(0, 2**31),
+        "Seconds without a request after which the cache is given back until the next one; 0 keeps it.",
+        "--rest-after",
+    ),
     _option(
         "draft",
         str,

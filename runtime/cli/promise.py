@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...convert.errors import InputError
-from .convert import checkpoint_name, convert_and_prove
 from .display import emit_fields, emit_json, emit_table, human_size, note, progress_bar
 
 if TYPE_CHECKING:
@@ -104,6 +103,7 @@ def _source(order: Order, progress: Progress) -> Iterator[Path]:
         yield Path(order.source)
         return
     from ..store.arrival import checkpoint_at
+    from .convert import convert_and_prove
 
     with tempfile.TemporaryDirectory(prefix=".ingle-", dir=order.out.parent if order.out else None) as folder:
         converted = Path(folder, "converted.gguf")
@@ -116,6 +116,8 @@ def _source(order: Order, progress: Progress) -> Iterator[Path]:
 
 def _named(source: str, found: Decision) -> Path:
     """``model-F16.gguf`` at 4.52 bits per weight: ``model-F16-4.52bpw.gguf``, beside it; of a checkpoint, here."""
+    from .convert import checkpoint_name
+
     ending = f"-{found.bits_per_weight:.2f}bpw.gguf"
     if is_gguf(source):
         return Path(source).with_name(Path(source).stem + ending)

@@ -15,21 +15,22 @@ from .remote import Remote, server_options
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ps_command(url: str, api_key: str | None, as_json: bool) -> None:
-    """Show what a running server has loaded, and until when it keeps that."""
+    """Show what a running server has loaded, what it does, and until when it is kept. A model that rests has given its
+    cache back until the next request."""
     loaded = [model for model in Remote(url, api_key).models() if model["ingle"]["loaded"]]
     if as_json:
         emit_json(loaded)
         return
-    emit_table(("NAME", "SIZE", "CONTEXT", "GPU LAYERS", "KEPT"), [_row(model) for model in loaded])
+    emit_table(("NAME", "SIZE", "CONTEXT", "GPU LAYERS", "STATE", "KEPT"), [_row(model) for model in loaded])
     for model in loaded:
         for warning in model["ingle"]["warnings"]:
             note(f"{model['id']}: {warning}")
 
 
-def _row(model: dict[str, Any]) -> tuple[str, str, str, str, str]:
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
     facts = model["ingle"]
     context = f"{facts['context_length']} of {facts['context_trained']}"
-    return model["id"], human_size(facts["size_bytes"]), context, str(facts["gpu_layers"]), _kept(facts)
+    return model["id"], human_size(facts["size_bytes"]), context, str(facts["gpu_layers"]), facts["state"], _kept(facts)
 
 
 def _kept(facts: dict[str, Any]) -> str:

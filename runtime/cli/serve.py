@@ -28,7 +28,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
-    from ..server.keeping import seconds_of
+    from ..server.duration import seconds_of
 
     try:
         return seconds_of(value) or 0.0
@@ -100,10 +100,7 @@ def serve_command(
     MODELs are loaded before the server says that it is ready, with one line on stdout: its URL. It listens before that,
     and requests for them wait. Other installed models are loaded by the first request for them.
     """
-    from ..server.catalog import StoreCatalog, prepare, with_adapters
-    from ..server.serve import ServeOptions, listen, serve
-    from ..store.build import with_draft
-    from ..store.store import Store
+    from ..server.listening import BACKLOG, ServeOptions, listen
 
     config = of(click.get_current_context())
     _log_to_stderr(log_level)
@@ -129,6 +126,10 @@ def serve_command(
         share_cache,
     )
     listener = listen(serving)
+    from ..server.catalog import StoreCatalog, prepare, with_adapters
+    from ..store.build import with_draft
+    from ..store.store import Store
+
     store = Store()
     with progress_bar() as progress:
         known = _configured(config, models, options, store, progress)
@@ -137,6 +138,9 @@ def serve_command(
         given = prepare([text for text in models if text not in named], store, progress, options.mmproj)
     given = with_adapters([replace(one, options=options) for one in given], options.adapters)
     catalog = StoreCatalog(store, replace(options, draft=None), [*known, *given], config.aliases)
+    listener.listen(BACKLOG)  # who comes now waits for the libraries that answer, which take half a second to import
+    from ..server.serve import serve
+
     serve(listener, serving, catalog, first, lambda url: click.echo(url))
 
 

@@ -60,6 +60,11 @@ class Blocks:
         """How many of ``tokens``, from their beginning, are on disk."""
         return max((block.end for block in self._there(tokens)), default=0)
 
+    def kept(self, slot: int, tokens: Sequence[int]) -> int:
+        """How many of a slot's tokens are on disk, once all that is to be kept of it was copied."""
+        self.save(slot)
+        return self.length(tokens)
+
     def note(self, slot: int, tokens: Sequence[int]) -> None:
         """A slot's conversation rests: its blocks are to be kept."""
         self.forget(slot)

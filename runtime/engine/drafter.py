@@ -71,13 +71,24 @@ class Drafter:
         """Of its weights."""
         return self._model.size_bytes
 
+    def rest(self) -> None:
+        """Give the cache back until the next :meth:`begin`."""
+        for slot in self._slots:
+            self._empty(slot)
+        self._context.close()
+
     def knows(self, sequence: Sequence) -> bool:
         """Whether it has begun to read a sequence."""
         return any(slot.owner is sequence for slot in self._slots)
 
     def begin(self, sequence: Sequence, start: int, others: list[Sequence]) -> None:
         """Read a sequence from its token ``start`` on, in the place of one that is none of ``others``. What somebody
-        read before, who began with the same tokens, is not read again."""
+        read before, who began with the same tokens, is not read again.
+
+        Raises:
+            LoadFailed: there is no memory for the cache, which was given back before.
+        """
+        self._context.open()
         free = [slot for slot in self._slots if slot.owner is None or slot.owner not in others]
         slot = min(free, key=lambda one: (-self._common(one, sequence), one.used))
         if start or not self._common(slot, sequence):

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from ...convert.errors import EngineError
+from ...convert.errors import IngleError
 from ..llama.model import NativeModel
 from ..options import LoadOptions
 from ..request import Sampling
@@ -103,6 +103,11 @@ class Drafts:
         if self._drafter is not None:
             self._drafter.forget(sequence)
 
+    def rest(self) -> None:
+        """Nothing will be drafted for a while."""
+        if self._drafter is not None:
+            self._drafter.rest()
+
     def close(self) -> None:
         drafter, self._drafter = self._drafter, None
         if drafter is not None:
@@ -125,7 +130,7 @@ class Drafts:
                     return []
             count = self._wager.count(self._governor, [choice.odds for choice in choices], room, began)
             drafts = drafter.foretold(sequences, count) if count else []
-        except EngineError as error:
+        except IngleError as error:
             log.warning("the draft model is not asked again: %s", error)
             self.close()
             return []

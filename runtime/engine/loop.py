@@ -28,6 +28,7 @@ from .groups import Groups
 from .habit import Habit
 from .info import context_options, core_groups, limits
 from .priority import rank
+from .rest import Inbox, Rest, look_around
 from .scheduler import Scheduler
 from .sequence import Row, Sequence
 from .shelf import Realms, shelf
@@ -69,7 +70,7 @@ class Loop:
         self._realms = Realms(self._shelf)
         self._choices: dict[Sequence, Choice] = {}
         self._flights: set[Flight] = set()
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._reading: set[Flight] = set()
         self._leaving = False
@@ -79,6 +80,7 @@ class Loop:
         self.stopped = False
         self._counts = Counts()
         self._drafts = Drafts(options, model, info.context_length, self._counts, drafter)
+        self._rest = Rest(options.rest_after_s, self._context, self._scheduler, self._drafts)
 
     # ---- any thread -------------------------------------------------------------------------------------------
 
@@ -102,7 +104,7 @@ class Loop:
             flight.cancelled = self._leaving = True
             if flight in self._reading:
                 self._context.abort()
-        self._inbox.put(_look_around)
+        self._inbox.put(look_around)
 
     def stop(self) -> None:
         """End the thread as soon as it can be; flights end with :class:`EngineClosed`."""
@@ -110,7 +112,7 @@ class Loop:
             self.stopped = True
             if self._reading:
                 self._context.abort()
-        self._inbox.put(_look_around)
+        self._inbox.put(look_around)
 
     def stats(self) -> EngineStats:
         """Counters since the start and gauges of now."""
@@ -118,6 +120,7 @@ class Loop:
             **self._counts.all,
             **self._scheduler.figures(),
             kv_cells=self._info.kv_cells,
+            resting=self._rest.resting,
             disk_bytes=self._shelf.bytes if self._shelf else 0,
         )
 
@@ -208,12 +211,15 @@ class Loop:
                 pass
             if self._inbox.empty():
                 self._habit.keep(self._scheduler.pace)
-            self._inbox.get()()
+            self._rest.wait(self._inbox)()
         while not self._inbox.empty():
             self._inbox.get()()
 
     def _arrive(self, flight: Flight) -> None:
         if flight not in self._flights:
+            return
+        if (error := self._rest.end()) is not None:
+            self._land(flight, error)
             return
         self._counts.add(requests=1, prompt_tokens=len(flight.prompt.tokens))
         for index in range(flight.request.n):
@@ -391,7 +397,3 @@ class Loop:
         if self._projector is not None:
             self._projector.close()
         self._model.close()
-
-
-def _look_around() -> None:
-    """Something for the inbox, so that a waiting loop looks at its flags."""

@@ -168,6 +168,14 @@ class PrefixCache:
                 freed.append(self.drop(slot))
         return freed
 
+    def leave(self) -> tuple[list[int], int]:
+        """Move all idle conversations out of the KV cache; returns the freed slots, and how many tokens are lost."""
+        lost = 0
+        for slot in self.idle_slots:
+            length, kept = self.length(slot), self.blocks.kept(slot, self._tokens(slot)) if self.blocks else 0
+            lost += 0 if self.keep_copy(slot) else length - kept
+        return [self.drop(slot) for slot in self.idle_slots], lost
+
     def wake(self, slot: int, conversation: Conversation, length: int) -> list[int]:
         """Bring the first ``length`` tokens of a parked conversation back, into ``slot``, as an idle one.
 

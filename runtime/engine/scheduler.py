@@ -274,6 +274,12 @@ class Scheduler:
             self._free_slots += self.cache.wake(self._take_slot(), conversation, length)
         return self.cache.match(prefix)
 
+    def rest(self) -> int:
+        """Let go of all cells while nobody runs; returns how many tokens of conversations are lost with that."""
+        freed, lost = self.cache.leave()
+        self._free_slots += freed
+        return lost
+
     def keep_one(self) -> bool:
         """Copy one block of an idle conversation for the disk; False where all are."""
         return self.cache.blocks is not None and self.cache.blocks.save_one()

@@ -118,6 +118,7 @@ def validate(options: LoadOptions) -> None:
         ("max_queue", 0, 2**31),
         ("prefill_chunk", 1, 2**16),
         ("itl_target_s", 0, 3600),
+        ("rest_after_s", 0, 2**31),
         ("cache_ram_bytes", 0, 2**63),
         ("cache_disk_bytes", 0, 2**63),
         ("threads", 1, MAX_THREADS),

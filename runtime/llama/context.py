@@ -86,16 +86,23 @@ class Context:
     def __init__(self, model: NativeModel, options: ContextOptions) -> None:
         self._lib = library()
         self._model = model
+        self._options = options
         self._spare = options.sequences
         self._abort_flag = ctypes.create_string_buffer(2)
-        self._handle = self._create(model, options)
-        self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = _Batch(options.rows)
         self._logits_row = ctypes.c_float * model.vocab.size
         self._logits_address = ctypes.cast(self._lib.llama_get_logits, _ADDRESS_OF)
-        self._give_back_outputs(model.vocab.size * options.sequences)
-        self._seen: tuple[int | None, int] = (None, 0)
-        self._views: list[NDArray[np.float32]] = []
+        self._handle: Any = None
+        self.open()
+
+    def open(self) -> None:
+        """Make the cache, an empty one, unless it is there. Errors are those of the class."""
+        if self._handle is None:
+            self._handle = self._create(self._model, self._options)
+            self._memory = self._lib.llama_get_memory(self._handle)
+            self._give_back_outputs(self._model.vocab.size * self._options.sequences)
+            self._seen: tuple[int | None, int] = (None, 0)
+            self._views: list[NDArray[np.float32]] = []
 
     def _create(self, model: NativeModel, options: ContextOptions) -> Any:
         params = native_parameters(options)
@@ -122,7 +129,7 @@ class Context:
                 drop_pages(begin, end - begin)
 
     def close(self) -> None:
-        """Free the cache; the model stays loaded."""
+        """Free the cache; the model stays loaded. :meth:`open` makes another one."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self._lib.llama_free(handle)

@@ -59,12 +59,14 @@ def create_app(exchange: Exchange, rules: Rules, traffic: Traffic, *, admin: boo
     @app.get("/models")
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse(listing(await pool.installed(), pool.loaded(), pool.expiry()))
+        return JSONResponse(listing(await pool.installed(), pool.loaded(), pool.expiry(), pool.states()))
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         installed = await pool.find(name)
-        return JSONResponse(entry(installed, pool.loaded().get(installed.place), pool.expiry().get(installed.place)))
+        place = installed.place
+        found = pool.loaded().get(place), pool.expiry().get(place), pool.states().get(place)
+        return JSONResponse(entry(installed, *found))
 
     @app.post("/chat/completions/input_tokens")
     @app.post("/v1/chat/completions/input_tokens")

@@ -48,6 +48,7 @@ GAUGES: Mapping[str, str] = {
     "prompt_row_s": "Each row of a prompt adds so much to a step, as far as was learned.",
     "disk_bytes": "Files of the prefix cache.",
     "resident_bytes": "Resident memory of the engine's process.",
+    "resting": "1 while the cache is given back until the next request.",
 }
 
 Loaded = Callable[[], Mapping[str, Servable]]

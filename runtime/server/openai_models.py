@@ -7,20 +7,27 @@ from types import MappingProxyType
 from typing import Any
 
 from ..request import ModelInfo
-from .pool import Installed, Servable
+from .pool import Installed, Servable, State
 
 SHOWN_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def listing(
-    installed: Sequence[Installed], loaded: Mapping[str, Servable], expiry: Mapping[str, float] = MappingProxyType({})
+    installed: Sequence[Installed],
+    loaded: Mapping[str, Servable],
+    expiry: Mapping[str, float] = MappingProxyType({}),
+    states: Mapping[str, State] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """``expiry``: Unix time at which an idle model is given up, for those that have one; by place."""
-    data = [entry(model, loaded.get(model.place), expiry.get(model.place)) for model in installed]
+    """``expiry``: Unix time at which an idle model is given up, for those that have one; by place, as ``states``."""
+    data = [
+        entry(model, loaded.get(model.place), expiry.get(model.place), states.get(model.place)) for model in installed
+    ]
     return {"object": "list", "data": data}
 
 
-def entry(installed: Installed, model: Servable | None, expires: float | None = None) -> dict[str, Any]:
+def entry(
+    installed: Installed, model: Servable | None, expires: float | None = None, state: State | None = None
+) -> dict[str, Any]:
     facts: dict[str, Any] = {"loaded": model is not None, "size_bytes": installed.size_bytes}
     facts["vision"] = bool(model.info.projector if model is not None else installed.mmproj)
     if installed.alias_of:
@@ -29,6 +36,7 @@ def entry(installed: Installed, model: Servable | None, expires: float | None = 
         facts["adapters"] = list(installed.adapters)
     if model is not None:
         facts |= _facts(model.info) | ({"expires_at": round(expires)} if expires is not None else {})
+        facts |= {"state": state} if state is not None else {}
     return {
         "id": installed.name,
         "object": "model",

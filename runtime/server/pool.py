@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ...convert.errors import EngineClosed, IngleError, LoadFailed, QueueFull
 from ...convert.progress import Progress
@@ -23,6 +23,8 @@ from ..request import EngineStats, ModelInfo, Priority, Sampling
 log = logging.getLogger("ingle.server")
 
 Result = TypeVar("Result")
+State = Literal["at work", "ready", "resting"]
+"""Of a model in memory; while it rests its cache is given back."""
 
 
 class Servable(Protocol):
@@ -237,6 +239,18 @@ class Pool:
         models = {name: slot.model for name, slot in self._slots.items()}
         return {name: model for name, model in models.items() if model is not None and model.alive}
 
+    def states(self) -> dict[str, State]:
+        """What the models in memory do, by :attr:`Installed.place`."""
+        return {name: self._state(self._slots[name], model) for name, model in self.loaded().items()}
+
+    def _state(self, slot: _Slot, model: Servable) -> State:
+        if slot.users:
+            return "at work"
+        try:
+            return "resting" if model.stats().resting else "ready"
+        except IngleError:  # it died just now
+            return "ready"
+
     def keep(self, name: str, seconds: float) -> None:
         """Give the model at a place up when it has been idle for so long; infinity keeps it."""
         if name in self._slots:
@@ -261,7 +275,7 @@ class Pool:
     def _expire(self, slot: _Slot, seconds: float) -> None:
         """It is idle, or its clock would have been stopped."""
         self._drop(slot)
-        log.info("unloading %s: it was idle for %.0f s", slot.name, seconds)
+        log.info("unloading %s, and what its prefix cache has in memory: it was idle for %.0f s", slot.name, seconds)
         closing = asyncio.create_task(_close(slot))
         self._closings.add(closing)
         closing.add_done_callback(self._closings.discard)

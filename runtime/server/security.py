@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ...convert.errors import IngleError
 from .errors import Forbidden, InvalidKey, response
 from .head import check_head
+from .listening import bracketed
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN_PATHS = frozenset({"/health", "/"})
@@ -93,15 +93,6 @@ def hostname(host: str) -> str | None:
     if not colon or host.endswith("]"):
         name, port = host.lower(), "0"
     return name if name and port.isdecimal() else None
-
-
-def bracketed(address: str) -> str:
-    """An address as it stands in a URL: IPv6 in brackets."""
-    return f"[{address}]" if ":" in address else address
-
-
-def is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _is_open(path: str) -> bool:

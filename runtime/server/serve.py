@@ -5,54 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from ...convert.errors import BadRequest, InputError
 from .app import create_app
 from .connection import Connection
 from .exchange import Exchange
+from .listening import BACKLOG, ServeOptions, bracketed, url_of
 from .metrics import Metrics
 from .pool import Catalog, Pool
-from .security import Rules, bracketed, is_loopback
+from .security import Rules
 from .traffic import Traffic
 
 log = logging.getLogger("ingle.server")
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named in order to be told apart
 MOST_HEADER_BYTES = 24 * 1024
-BACKLOG = 512
 THREADS = 32
 LAST_WORDS_S = 2
 POLL_S = 0.01
 TICK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """How the server is run. ``port`` 0 takes a free one; ``api_key`` None asks for none, on loopback only. ``admin``:
-    clients may fetch and delete models. ``keep_alive_s``: how long an idle model stays in memory. ``further_keys`` are
-    as good as ``api_key``; clients with different keys share nothing in the prefix cache unless ``share_cache``."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    api_key: str | None = None
-    max_models: int = 2
-    allowed_hosts: tuple[str, ...] = ()
-    strict: bool = False
-    drain_timeout_s: float = 30.0
-    admin: bool = False
-    keep_alive_s: float = math.inf
-    further_keys: tuple[str, ...] = ()
-    share_cache: bool = False
 
 
 class Stop:
@@ -67,39 +44,6 @@ class Stop:
 
 
 Ready = Callable[[str], None]
-
-
-def listen(options: ServeOptions) -> socket.socket:
-    """A bound socket; it accepts nobody yet.
-
-    Raises:
-        BadRequest: without a key, only this machine may reach the server. InputError: the address cannot be had.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise InputError(f"there is no address {options.host}: {error.strerror}") from error
-    if options.api_key is None and not is_loopback(str(address[0])):
-        raise BadRequest(
-            f"{options.host} can be reached by other machines, and there is no API key",
-            hint="set INGLE_API_KEY (or --api-key), or serve on 127.0.0.1",
-        )
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise InputError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where a program on this machine finds the server."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{bracketed(WILDCARDS.get(host, host))}:{port}"
 
 
 def serve(
