@@ -12,6 +12,7 @@ copy:    what computing foretold tokens wins where an answer repeats its prompt,
 draft:   what a draft model wins where it is right, and loses where it is wrong.
 memory:  what a model takes, beside what was foretold and beside llama-server (--llama-server BIN, optional).
 idle:    what a loaded model costs while nobody asks, when the server listens, and how quickly a model is back.
+busy:    what is left of the speed beside one and two processes that want the same cores.
 import:  what importing and ``--help`` cost.
 """
 
@@ -25,7 +26,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from . import copying, drafting, forcing, idle, imports, leave, machine, memory, overhead, prefix, sampling, streams
+from . import (
+    busy,
+    copying,
+    drafting,
+    forcing,
+    idle,
+    imports,
+    leave,
+    machine,
+    memory,
+    overhead,
+    prefix,
+    sampling,
+    streams,
+)
 from .finding import Finding
 from .make_model import TINY, make, make_of
 from .report import findings_table, replace_table
@@ -57,6 +72,7 @@ SCENARIOS: Mapping[str, Callable[[Models], list[Finding]]] = MappingProxyType(
         "draft": lambda models: list(drafting.findings(models.folder)),
         "memory": lambda models: memory.findings(models.folder, models.peer),
         "idle": lambda models: idle.findings(models.fast),
+        "busy": lambda models: busy.findings(models.fast),
         "import": lambda _: imports.findings(),
     }
 )
