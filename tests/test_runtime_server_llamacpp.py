@@ -135,9 +135,10 @@ def test_the_paths_without_v1_are_the_same(server: Served) -> None:
     for route in ROUTES:
         for path in route.also:
             body = {"messages": [{"role": "user", "content": "hi"}]} if "chat" in path else {"prompt": "hi"}
-            body = {"input": "hi"} if path == "/responses" else body
+            body = {"input": "hi"} if path in ("/responses", "/embedding") else body
             answers = [server.ask(route.method, one, body if route.fields else None) for one in (route.path, path)]
-            assert [answer.status for answer in answers] == [200, 200], path
+            status = 400 if path == "/embedding" else 200  # this model continues texts
+            assert [answer.status for answer in answers] == [status, status], path
             assert answers[0].json.keys() == answers[1].json.keys()
 
 
