@@ -195,3 +195,15 @@ def test_recent_tokens_are_counted_like_a_list() -> None:
         found = {token: times for token, times in zip(tokens.tolist(), times.tolist(), strict=True) if times}
         last = written[max(0, end - 20) : end]
         assert found == {token: last.count(token) for token in last}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("penalty", [1e-300, 1e-44, 1e-10])
+def test_a_penalty_of_next_to_nothing_is_no_infinity(vocab: Vocab, penalty: float, temperature: float) -> None:
+    """It makes repeated tokens all but certain, as far as their logits are above 0."""
+    sampling = dataclasses.replace(PLAIN, temperature=temperature, repeat_penalty=penalty, repeat_last_n=-1)
+    source = TokenSource(sampling, vocab, WINDOW, PROMPT)
+    logits = np.linspace(-5, 5, vocab.size, dtype=np.float32)
+    logits[60], logits[61] = 3.0, 0.0
+    assert source.next(logits) == 60
+    source.close()

@@ -16,6 +16,7 @@ from ..llama.sampler import Sampler
 from ..llama.vocab import Vocab
 from ..request import Sampling
 
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 FEW = 64
 
 
@@ -102,8 +103,10 @@ class Penalties:
         self, logits: NDArray[np.float32], tokens: NDArray[np.int32], counts: NDArray[np.float32]
     ) -> None:
         sampling, found = self._sampling, logits[tokens]
-        repeat = np.float32(sampling.repeat_penalty)
-        held = np.where(found <= 0, found * repeat, found / repeat)
+        repeat = np.float32(max(sampling.repeat_penalty, SMALLEST))
+        with np.errstate(over="ignore"):
+            held = np.where(found <= 0, found * repeat, found / repeat)
+        np.minimum(held, np.float32(LARGEST), out=held)  # a penalty near 0 makes a logit large, but no infinity
         held -= counts * np.float32(sampling.frequency_penalty) + np.float32(sampling.presence_penalty)
         logits[tokens] = np.where(counts > 0, held, found)
 
