@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from engines import GREEDY, PROMPT, ids
+from ingle.convert.errors import BadRequest
 from ingle.runtime.chat import Output
 from ingle.runtime.chat.formats import PLAIN
 from ingle.runtime.chat.grammar import AnswerGrammar
@@ -124,3 +126,15 @@ def test_those_who_wait_for_cells_of_each_other_do_not_wait_for_ever() -> None:
         compute(scheduler, memory, scheduler.schedule())
         scheduler.check()
     assert both[0].decoding and scheduler.preempted == 1
+
+
+def test_a_request_that_forbids_what_its_grammar_demands_is_to_blame(engine: Engine) -> None:
+    """A bias of -inf is never, as llama.cpp's ``false``."""
+    every = dict.fromkeys(range(engine.info.vocabulary), -math.inf)
+    with pytest.raises(BadRequest, match="forbids every token"):
+        ids(engine.submit(Request(PROMPT, Sampling(temperature=0, logit_bias=every), constraint=SAYING)))
+    either = Constraint('start: "a" | "n"')
+    for letter, other in (("a", "n"), ("n", "a")):
+        (token,) = engine.tokenize(letter, add_special=False)
+        never = Sampling(temperature=0, logit_bias={token: -math.inf})
+        assert engine.detokenize(ids(engine.submit(Request(PROMPT, never, constraint=either)))) == other

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ...convert.errors import BadRequest
 from ..llama import sampler
 from ..llama.sampler import Sampler
 from ..llama.vocab import Vocab
@@ -43,6 +44,7 @@ class TokenSource:
     def __init__(self, sampling: Sampling, vocab: Vocab, window: int, prompt: Sequence[int]) -> None:
         self.greedy = is_greedy(sampling)
         self._penalties: Penalties | None = None
+        self._forbids = -math.inf in sampling.logit_bias.values()
         if changes_logits(sampling):
             self._penalties = Penalties(sampling, vocab, window, prompt)
         self._sampler, self._draw = _way(sampling, vocab)
@@ -51,11 +53,13 @@ class TokenSource:
         """The next token. The logits are changed where the request asks for it.
 
         Raises:
-            EngineError: the logits are not numbers.
+            EngineError: the logits are not numbers. BadRequest: what may come next is forbidden by the request.
         """
         if self._penalties is None:
             return self._draw(logits)
         self._penalties.apply(logits)
+        if self._forbids and logits.max() == -math.inf:
+            raise BadRequest("logit_bias forbids every token that may come next", param="logit_bias")
         token = self._draw(logits)
         self._penalties.accept((token,))
         return token

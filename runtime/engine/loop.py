@@ -315,7 +315,7 @@ class Loop:
             if choice.generated or not self._force(choice, instead=1):
                 self._grow(choice, choice.choose(logits, self._end_indices, self._model.vocab))
                 self._force(choice)
-        except EngineError as error:
+        except IngleError as error:
             self._land(choice.flight, error)
 
     def _force(self, choice: Choice, instead: int = 0) -> bool:

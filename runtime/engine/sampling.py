@@ -57,7 +57,7 @@ def validate(request: Request, vocabulary: int) -> None:
         if value is not None and not (math.isfinite(value) and check(value)):
             raise BadRequest(f"{name} is {value}; it must be {rule}", param=name)
     for token, bias in request.sampling.logit_bias.items():
-        if not 0 <= token < vocabulary or not math.isfinite(bias):
+        if not 0 <= token < vocabulary or not (math.isfinite(bias) or bias == -math.inf):
             raise BadRequest(f"logit_bias has {token}: {bias}; ids go to {vocabulary - 1}", param="logit_bias")
     if request.max_tokens is not None and request.max_tokens < 1:
         raise BadRequest(f"max_tokens is {request.max_tokens}; it must be at least 1", param="max_tokens")
