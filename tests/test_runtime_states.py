@@ -8,9 +8,10 @@ import pytest
 import sweeping
 from engines import GREEDY, ids
 from ingle.convert import convert
+from ingle.runtime.engine.constraint import Matcher
 from ingle.runtime.engine.engine import Engine
 from ingle.runtime.options import LoadOptions
-from ingle.runtime.request import Request
+from ingle.runtime.request import Constraint, Request
 from scheduling import compute, run, scheduler_of, sequence
 
 KEEPING = LoadOptions(kv_type="f32", parallel=2)
@@ -39,6 +40,20 @@ def test_the_next_turn_of_a_recurrent_model_reads_what_is_new(name: str, tmp_pat
     assert turn(plain, second)[1] == 0
     engine.close()
     plain.close()
+
+
+@pytest.mark.parametrize("name", ["mamba", "lfm2"])
+def test_forced_text_is_computed_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sweeping.write_checkpoint(tmp_path / name, sweeping.load(name))
+    engine = Engine(convert(folder, tmp_path / "model.gguf", "f32").path, KEEPING)
+    saying = Constraint('start: "ab ab ab ab " /[c-f]/ " ab ab ab ab " /[c-f]/ " ba"')
+    request = Request(tuple(range(20, 60)), GREEDY, constraint=saying)
+    together, steps = engine.detokenize(ids(engine.submit(request))), engine.stats().steps
+    forced = engine.stats().forced_tokens
+    monkeypatch.setattr(Matcher, "forced", lambda self: [])
+    assert engine.detokenize(ids(engine.submit(request))) == together
+    assert forced > 10 and steps < engine.stats().steps - steps - 10
+    engine.close()
 
 
 def test_states_keep_to_their_bytes_and_the_least_recently_used_go() -> None:
