@@ -320,7 +320,7 @@ def test_a_model_for_tasks_takes_no_adapter_and_no_projector(tmp_path: Path) -> 
     catalog = StoreCatalog(Store(tmp_path / "home"), LoadOptions(adapters=(AdapterFile("a.gguf"),)))
     plain = Installed("m", str(path), 1, 1)
     for given in (replace(plain, adapters=()), replace(plain, mmproj="p.gguf")):
-        with pytest.raises(UnsupportedModel, match="no LoRA adapters and no projector"):
+        with pytest.raises(UnsupportedModel, match="takes no LoRA adapters, no projector"):
             catalog.load(given)
     model = catalog.load(plain)
     assert isinstance(model, TaskProcess)
