@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from ingle.runtime.engine.pace import TILE
 from ingle.runtime.engine.scheduler import Limits, Scheduler
 from ingle.runtime.engine.sequence import Row
 from ingle.runtime.engine.turns import STEPS, Turns
@@ -61,9 +63,9 @@ def test_a_prompt_of_one_adapter_holds_the_streams_of_another_up_for_one_chunk_o
         rows = scheduler.schedule()
         steps.append((rows[0].sequence is talker, sum(row.count for row in rows)))
         compute(scheduler, memory, rows)
-    assert max(count for _, count in steps) == 80, "as many rows as fit the time that a stream may wait"
+    assert max(count for _, count in steps) == 2 * TILE, "as many tiles as fit the time that a stream may wait"
     assert not any(not one and not other for (one, _), (other, _) in itertools.pairwise(steps))
-    assert sum(not talks for talks, _ in steps) == 2000 / 80
+    assert sum(not talks for talks, _ in steps) == math.ceil(2000 / (2 * TILE))
     scheduler.finish(talker)
     scheduler.finish(long)
     scheduler.add(sequence(list(range(20, 2020)), 2))

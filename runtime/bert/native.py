@@ -6,7 +6,7 @@ import ctypes
 import functools
 import importlib.util
 
-QUICK = ("avx512_bf16", "avx512")
+QUICK = ("avx512_bf16",)
 """The ways that were measured to be quicker than llama.cpp."""
 
 PANEL, PART = 64, 16  # of layers.cpp
