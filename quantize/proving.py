@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -24,13 +25,14 @@ class _NotWanted(BaseException):
 class Proving:
     """``prove`` in a thread of its own while the block runs; nothing where it is None.
 
-    What it asks ``plain`` for has to wait until the tensors are written, for memory, disk and processors are taken.
+    What it asks ``plain`` for has to wait until the tensors are written, for memory, disk and processors are taken. The
+    thread of the block makes it then, so that an interruption finds the file and removes it.
     """
 
     def __init__(self, prove: Prove | None, file: Path, plain: Plain) -> None:
         self._prove, self._file, self._plain = prove, file, plain
-        self._written = threading.Event()
-        self._wanted = True
+        self._wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # for a file and, later, its end; False at the end
+        self._files: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._found: Mapping[str, Any] = {}
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ingle-proof", daemon=True)
@@ -40,8 +42,7 @@ class Proving:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._wanted = False
-        self._written.set()
+        self._files.put(None)
 
     def require_sound(self) -> None:
         """Raise what it has found wrong so far."""
@@ -50,8 +51,10 @@ class Proving:
 
     def found(self) -> dict[str, Value]:
         """The tensors are written: the key of the proof, once the rest of it is made. Raises what it found wrong."""
-        self._written.set()
-        self._thread.join()
+        while self._wishes.get():
+            with self._plain() as path:
+                self._files.put(path)
+                self._wishes.get()
         self.require_sound()
         return pipeline.proof(self._found) if self._prove else {}
 
@@ -61,11 +64,15 @@ class Proving:
                 self._found = self._prove(self._file, self._later)
         except BaseException as error:  # raised where it is waited for
             self._failure = error
+        self._wishes.put(False)
 
     @contextlib.contextmanager
     def _later(self) -> Iterator[Path]:
-        self._written.wait()
-        if not self._wanted:
+        self._wishes.put(True)
+        path = self._files.get()
+        if path is None:
             raise _NotWanted
-        with self._plain() as path:
+        try:
             yield path
+        finally:
+            self._wishes.put(True)

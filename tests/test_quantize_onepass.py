@@ -236,6 +236,24 @@ def test_a_proof_is_made_beside_the_work_and_ends_it_when_it_fails(bard: Path, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interruption_removes_what_the_proof_looks_at(bard: Path, tmp_path: Path) -> None:
+    seen: list[Path] = []
+    over = threading.Event()
+
+    def look(_: Path, plain: Plain) -> dict[str, Any]:
+        with plain() as path:
+            seen.append(path)
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait(10)
+        return PROOF
+
+    with pytest.raises(KeyboardInterrupt):
+        onepass.convert(bard, tmp_path / "out.gguf", "Q8_0", prove=look)
+    over.set()
+    assert seen
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_has_no_name_before_it_is_proven(bard: Path, tmp_path: Path) -> None:
     out, written, seen = tmp_path / "out.gguf", threading.Event(), []
 

@@ -109,26 +109,8 @@ namespace plain {
 
 #if defined(__x86_64__)
 
-#define LANES 8
-#define STRIP 2
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-namespace avx2 {
-#include "layers.h"
-}
-#pragma GCC pop_options
-#undef LANES
-#undef STRIP
-
 #define LANES 16
 #define STRIP 4
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
-namespace avx512 {
-#include "layers.h"
-}
-#pragma GCC pop_options
-
 #define PAIRS /* an instruction multiplies pairs of bf16 */
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
@@ -147,12 +129,11 @@ struct Way {
 
 static const Way *ways() {
 #if defined(__x86_64__)
-    static const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    static const bool here = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                             __builtin_cpu_supports("avx512bf16");
     static const Way all[] = {
-        {"avx512_bf16", avx512_bf16::read, wide && __builtin_cpu_supports("avx512bf16")},
-        {"avx512", avx512::read, wide},
-        {"avx2", avx2::read, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+        {"avx512_bf16", avx512_bf16::read, here},
         {"plain", plain::read, true},
         {},
     };

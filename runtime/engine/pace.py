@@ -14,7 +14,7 @@ GRAIN = 16
 
 TILE = 64
 """Rows of one tile of llama.cpp's flash attention (GGML_FA_TILE_Q), which is computed whole where one row more begins
-it, and which a step of fewer rows does without: then SmolLM-135M takes 1.5 times as long for a row, 2,000 tokens on."""
+it, and which a step of fewer rows does without: then SmolLM-135M takes 1.4 times as long for a row, 2,000 tokens on."""
 
 LEAST_TILES = 3
 """Of a chunk, where time allows: a prompt read in steps of one tile takes 1.4 times as long as in large ones, of two

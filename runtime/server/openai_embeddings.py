@@ -33,8 +33,13 @@ class EmbeddingRequest(Body):
 
     def asked(self) -> Asked:
         pooling = POOLINGS.get(self.pooling, self.pooling) if self.pooling else None
-        given = {"dimensions": self.dimensions, "prompt": self.prompt_name, "truncate": self.truncate,
-                 "pooling": pooling, "normalize": True if pooling else None}  # fmt: skip
+        given = {
+            "dimensions": self.dimensions,
+            "prompt": self.prompt_name,
+            "truncate": self.truncate,
+            "pooling": pooling,
+            "normalize": True if pooling else None,
+        }
         return Asked(
             self.model,
             "embeddings",
