@@ -51,9 +51,8 @@ class Pace:
             if whole or not self.row_s or row_s < self.row_s:
                 self.row_s = _follow(self.row_s, row_s)
 
-    def prompt_rows(self, waiting: int, beside: int, most: int) -> int:
-        """Rows of prompts that the next step may carry, ``most`` at most, beside ``beside`` others, for ``waiting`` of
-        which it must not take long.
+    def prompt_rows(self, waiting: int, most: int) -> int:
+        """Rows of prompts that may be computed, ``most`` at most, between two tokens of ``waiting`` others.
 
         Fewer than :data:`LEAST_TILES` only where these take too long by far, and never fewer than :data:`GRAIN`, so
         that a prompt gets on however slow the machine is.
@@ -62,19 +61,13 @@ class Pace:
             return most
         affordable = int((self.target_s - self.lone_s) / self.row_s)
         rows = max(affordable, self._least()) // GRAIN * GRAIN
-        return min(most, rows if rows < TILE else _whole_tiles(rows, beside))
+        return min(most, rows if rows < TILE else rows // TILE * TILE)
 
     def _least(self) -> int:
         for tiles in range(LEAST_TILES, 0, -1):
             if self.lone_s + tiles * TILE * self.row_s <= STRETCH * self.target_s:
                 return tiles * TILE
         return GRAIN
-
-
-def _whole_tiles(rows: int, beside: int) -> int:
-    """About so many rows that end, with those beside them, where a tile does."""
-    fitting = rows // TILE * TILE - beside % TILE
-    return fitting if fitting >= TILE // 2 else fitting + TILE
 
 
 def _follow(believed: float, seen: float) -> float:

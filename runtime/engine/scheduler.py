@@ -1,9 +1,11 @@
 """Who computes what in the next step: arithmetic over token counts. Pure Python, knows no model.
 
 There is no prefill phase and no decode phase. A sequence knows some tokens and has computed some of them; each step
-lets the computed count catch up. A sequence one token behind is decoding, one further behind is reading its prompt,
-and the first thing a step does is to serve everybody who is decoding. What is left of the step's budget goes to the
-prompts, so a long one never holds a running answer up for more than one chunk, which `pace.py` keeps short.
+lets the computed count catch up. A sequence one token behind is decoding, one further behind is reading its prompt.
+Everybody who decodes is served by each step, and a few rows of prompts go beside them. More than that, enough to fill a
+tile of the attention, get a step of their own between two of those: a tile that they shared with decoding sequences
+would be computed against the cells of all. So a prompt never holds a running answer up for more than one chunk, which
+`pace.py` keeps short.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import Blocks
-from .pace import TILE, Pace
+from .pace import GRAIN, TILE, Pace
 from .parked import common_length
 from .prefix_cache import Match, Memory, PrefixCache
 from .priority import RANK_TOKENS, Yielding
@@ -59,7 +61,7 @@ class Scheduler:
     """Where nothing can be shared: whether copies of whole states are kept."""
 
     def __post_init__(self) -> None:
-        self._picture_last = False
+        self._held_up = False
         self._free_slots = list(range(self.limits.slots - 1, -1, -1))
         self._turns = Turns()
         self._yielding = Yielding()
@@ -124,14 +126,19 @@ class Scheduler:
             if rows := self._rows(members):
                 self._turns.take(group)
                 unread = sum(row.count for row in rows) < sum(sequence.pending for sequence in members)
-                if unread and any(sequence.decoding for sequence in active if sequence.group != group):
+                owed = self._held_up and any(sequence.decoding for sequence in members)
+                if unread and not owed and any(one.decoding for one in active if one.group != group):
                     self._turns.give_way()
                 return rows
         return []
 
     def _rows(self, running: list[Sequence]) -> list[Row]:
-        if picture := self._picture_row(running):
-            self._steady = []
+        """Of sequences that may share a step. Those who decode wait for a picture or for tiles of a prompt, but not for
+        two of them."""
+        held_up, self._held_up = self._held_up, False
+        may_wait = not held_up or not any(sequence.decoding for sequence in running)
+        if may_wait and (picture := self._picture_row(running)):
+            self._steady, self._held_up = [], True
             return [picture]
         decoding = self._make_room([sequence for sequence in running if sequence.decoding])
         rows = [Row(sequence, 1, True) for sequence in decoding]
@@ -143,19 +150,24 @@ class Scheduler:
         running = [sequence for sequence in running if sequence.slot >= 0]  # one of them may just have made room
         unread = sum(sequence.pending for sequence in running if not sequence.decoding)
         self._free(len(rows) + min(self.limits.rows, unread))
-        most = min(self.limits.rows, self.limits.cells - self.cells_used) - len(rows)
+        most = min(self.limits.rows, self.limits.cells - self.cells_used - len(rows))
         waited_for = sum(not sequence.gives_way for sequence in self.running if sequence.decoding)
-        return rows + self._prompt_rows(running, self.pace.prompt_rows(waited_for, len(rows), most), len(rows))
+        budget = self.pace.prompt_rows(waited_for, most)
+        beside = min(self.limits.rows, TILE - 1) - len(rows)
+        if budget < TILE and beside >= GRAIN - 1:
+            budget = min(budget, beside)
+        if not may_wait and min(budget, unread) > beside:
+            return rows
+        prompts = self._prompt_rows(running, budget)
+        if sum(row.count for row in prompts) <= beside:
+            return rows + prompts
+        self._held_up = True
+        return prompts
 
     def _picture_row(self, running: list[Sequence]) -> Row | None:
-        """The rows of a picture, for which the others wait; but between two of them, those who decode get a step."""
-        self._picture_last, before = False, self._picture_last
-        if before and any(sequence.decoding for sequence in running):
-            return None
         for sequence in running:
             span = sequence.span
             if span is not None and self.cells_used + span.count <= self.limits.cells:
-                self._picture_last = True
                 return Row(sequence, span.count, span.count == sequence.pending)
         return None
 
@@ -343,7 +355,7 @@ class Scheduler:
         """Of the lowest priority."""
         return max(reversed(self.running), key=lambda running: running.rank)
 
-    def _prompt_rows(self, running: list[Sequence], budget: int, beside: int) -> list[Row]:
+    def _prompt_rows(self, running: list[Sequence], budget: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer.
 
         Where a prompt comes to its end the step is a short one: others get only what fills a tile of the attention.
@@ -353,7 +365,7 @@ class Scheduler:
         for sequence in sorted(prompts, key=self._distance):
             count = min(sequence.readable, budget)
             if count < sequence.pending and any(row.output for row in rows):
-                count = min(count, -(beside + sum(row.count for row in rows)) % TILE)
+                count = min(count, -sum(row.count for row in rows) % TILE)
             sequence.skipped = 0 if count > 0 else sequence.skipped + 1
             if count > 0:
                 rows.append(Row(sequence, count, count == sequence.pending))
