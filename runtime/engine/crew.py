@@ -117,4 +117,4 @@ class Crew:
 
     def _use(self, threads: int) -> None:
         self._context.use_threads(threads)
-        self._placing.changed()
+        self._placing.use(threads)

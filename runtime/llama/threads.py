@@ -44,9 +44,14 @@ class KernelThreads:
                 _bind(task, cpus)
         self._settled = True
 
-    def changed(self) -> None:
-        """There are others: helpers end where fewer are needed, and new ones run where the caller does."""
+    def use(self, threads: int) -> None:
+        """From now on there are so many: helpers end where fewer are needed, and new ones run where the caller does.
+
+        Fewer than the cores are for may run on any of these, so that two engines do not leave each other the same one.
+        """
         self._settled = not self._cores
+        if self._cores and threads < len(self._cores):
+            _bind(threading.get_native_id(), set().union(*self._cores))
 
 
 def _threads_named(name: str) -> list[int]:
