@@ -25,7 +25,7 @@ RIVALS = (0, 1, 2)
 ROUNDS = 2
 SECONDS = 2.0
 SPIN = "while True: pass"
-LEFT = {1: 0.45, 2: 0.4}
+LEFT = {1: 0.65, 2: 0.4}
 """Of its speed, by the number of rivals, on two cores."""
 
 

@@ -36,7 +36,8 @@ class LoadOptions:
     prefill_chunk: most prompt tokens read in one step; bounds how long a running stream stalls.
     itl_target_s: how long a running stream may wait for a token because of a prompt, up to twice that where 192 rows of
     the prompt need it; 0 is as long as it takes.
-    threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt.
+    threads, threads_prefill: CPU threads of a decode step and of a step that reads a prompt; fewer while other
+    processes want the same cores, where both are the same.
     gpu_layers: layers to offload; -1 is all. A build without GPU support warns and uses none.
     kv_type: element type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl.
     cache_ram_bytes: of ordinary memory, for finished conversations that left the KV cache.

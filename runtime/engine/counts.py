@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Counts:
-    """seconds: of the last step."""
+    """seconds: of the last step; cpu_s: of the CPU, over all threads, in it."""
 
     def __init__(self) -> None:
         self.all: defaultdict[str, Any] = defaultdict(int)
-        self.seconds = 0.0
+        self.seconds = self.cpu_s = 0.0
 
     def add(self, **amounts: float) -> None:
         for name, amount in amounts.items():
@@ -26,7 +26,8 @@ class Counts:
         counts["generated_tokens"] += generated
         self.seconds = wall - began[0]
         counts["busy_s"] += self.seconds
-        counts["kernel_cpu_s"] += cpu - began[1]
+        self.cpu_s = cpu - began[1]
+        counts["kernel_cpu_s"] += self.cpu_s
         return self.seconds
 
 

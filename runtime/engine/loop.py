@@ -14,19 +14,19 @@ from ...convert.errors import Cancelled, EngineClosed, EngineError, IngleError, 
 from ..llama.context import Aborted, Context
 from ..llama.model import NativeModel
 from ..llama.projector import NativeProjector
-from ..llama.threads import KernelThreads
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, StopDetail
 from . import batch, sampling
 from .choice import Choice, Flight
 from .counts import Counts, clocks
+from .crew import Crew
 from .detokenizer import Detokenizer
 from .drafter import Drafter
 from .drafts import Drafts
 from .drawing import TokenSource
 from .groups import Groups
 from .habit import Habit
-from .info import context_options, core_groups, limits
+from .info import context_options, limits
 from .priority import rank
 from .rest import Inbox, Rest, look_around
 from .scheduler import Scheduler
@@ -128,7 +128,7 @@ class Loop:
 
     def run(self) -> None:
         """Work until stopped, then free the context and the model."""
-        self._threads = KernelThreads(core_groups(self._info))
+        self._crew = Crew(self._info, self._context)
         try:
             while not self.stopped:
                 self._take_inbox()
@@ -170,6 +170,7 @@ class Loop:
         seconds = self._counts.step(len(rows), len(rows), began)
         self._scheduler.pace.observe(len(rows), 0, seconds)
         self._drafts.none(rows, seconds)
+        self._crew.watch(len(rows), self._counts)
         self._scheduler.advance(rows)
         if self._plain and (tokens := self._context.all_best(len(rows))) is not None:
             for choice, token in zip(self._growing, tokens, strict=True):
@@ -266,7 +267,7 @@ class Loop:
         seconds = self._counts.step(evaluated, len(outputs), began)
         if rows[0].sequence.span is None and not rows[0].draft:
             self._scheduler.pace.observe(decoding, evaluated - decoding, seconds)
-        self._threads.settle()
+        self._crew.settle(self._choices.values())
         return outputs
 
     def _give_up(self, rows: list[Row], error: Aborted | EngineError) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -225,6 +225,11 @@ class Context:
         handles = (pointer * len(adapters))(*(ctypes.cast(adapter.handle, pointer) for adapter in adapters))
         scales = (ctypes.c_float * len(adapters))(*(adapter.scale for adapter in adapters))
         self._lib.llama_set_adapters_lora(self._handle, handles, len(adapters), scales)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute every later step with so many."""
+        self._options = replace(self._options, threads=threads, threads_prefill=threads)
+        self._lib.llama_set_n_threads(self._handle, threads, threads)
 
     def abort(self) -> None:
         """Make the running decode stop at its next node, and every later one until :meth:`clear_abort`."""

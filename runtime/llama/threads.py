@@ -26,6 +26,7 @@ class KernelThreads:
 
     def __init__(self, cores: Sequence[set[int]]) -> None:
         self._cores = list(cores) if sys.platform == "linux" else []
+        self._settled = not self._cores
         self._name = f"ingle-{threading.get_native_id()}"
         if self._cores:
             # A thread inherits the name of the one that starts it: that is how the helpers are told from others.
@@ -34,14 +35,23 @@ class KernelThreads:
 
     def settle(self) -> None:
         """Put each thread on its cores; to be called after a step, by the thread that computes. Does so once."""
-        if not self._cores:
+        if self._settled:
             return
         caller = threading.get_native_id()
         helpers = sorted(task for task in _threads_named(self._name) if task != caller)
         if len(helpers) == len(self._cores) - 1:
             for task, cpus in zip([caller, *helpers], self._cores, strict=True):
                 _bind(task, cpus)
-        self._cores = []
+        self._settled = True
+
+    def use(self, threads: int) -> None:
+        """From now on there are so many: helpers end where fewer are needed, and new ones run where the caller does.
+
+        Fewer than the cores are for may run on any of these, so that two engines do not leave each other the same one.
+        """
+        self._settled = not self._cores
+        if self._cores and threads < len(self._cores):
+            _bind(threading.get_native_id(), set().union(*self._cores))
 
 
 def _threads_named(name: str) -> list[int]:
