@@ -21,7 +21,7 @@ def test_background_work_yields_within_one_step_and_is_not_forgotten() -> None:
         steps.append([row.sequence for row in rows])
         compute(scheduler, memory, rows)
     assert steps[:PATIENCE] == [[talker]] * PATIENCE
-    assert steps.count([talker, batch]) == 2, "it would starve beside endless streams"
+    assert steps.count([batch]) == 2, "it would starve beside endless streams"
     assert scheduler.figures()["yielded_steps"] == 2 * PATIENCE
     scheduler.finish(talker)
     assert [row.sequence for row in scheduler.schedule()] == [batch]

@@ -147,6 +147,8 @@ class Scheduler:
             self._steady, self._spare_cells = rows, free_cells
             return rows
         self._steady = []
+        if rows and not may_wait:
+            return rows
         running = [sequence for sequence in running if sequence.slot >= 0]  # one of them may just have made room
         unread = sum(sequence.pending for sequence in running if not sequence.decoding)
         self._free(len(rows) + min(self.limits.rows, unread))
@@ -156,10 +158,8 @@ class Scheduler:
         beside = min(self.limits.rows, TILE - 1) - len(rows)
         if budget < TILE and beside >= GRAIN - 1:
             budget = min(budget, beside)
-        if not may_wait and min(budget, unread) > beside:
-            return rows
         prompts = self._prompt_rows(running, budget)
-        if sum(row.count for row in prompts) <= beside:
+        if not prompts or sum(row.count for row in prompts) <= beside:
             return rows + prompts
         self._held_up = True
         return prompts
