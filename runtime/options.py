@@ -59,7 +59,7 @@ class LoadOptions:
     parallel: int = 16
     max_queue: int = 64
     prefill_chunk: int = 256
-    itl_target_s: float = 0.4
+    itl_target_s: float = 0.35
     threads: int | None = None
     threads_prefill: int | None = None
     gpu_layers: int = 0
