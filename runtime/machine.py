@@ -53,9 +53,9 @@ def describe(root: Path = _ROOT) -> dict[str, Any]:
     }
 
 
-def resident_bytes(root: Path = _ROOT) -> int:
-    """Of this process; 0 where the system does not say."""
-    kib = _status_field(root / "proc/self/status", "VmRSS")
+def resident_bytes(root: Path = _ROOT, *, pid: int | None = None) -> int:
+    """Of a process, this one unless given; 0 where the system does not say."""
+    kib = _status_field(root / "proc" / str(pid or "self") / "status", "VmRSS")
     return int(kib.split()[0]) * 1024 if kib else 0
 
 

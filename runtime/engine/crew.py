@@ -33,11 +33,11 @@ STALE_S = 1.0
 
 @dataclass(eq=False, slots=True)
 class Crowd:
-    """How many threads decode, of ``most``. Pure arithmetic over what steps took."""
+    """How many threads decode, of ``most``; ``kept``: but for a trial. Pure arithmetic over what steps took."""
 
     most: int
     threads: int = 0
-    _kept: int = 0
+    kept: int = 0
     _rows: int = 0
     _usual_s: float = 0.0
     _not_before: float = 0.0
@@ -46,13 +46,13 @@ class Crowd:
     _shares: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.threads = self._kept = self.most
+        self.threads = self.kept = self.most
 
     def observe(self, rows: int, seconds: float, cpu_s: float, now: float) -> int:
         """A step of so many rows was made; returns how many threads the next one has."""
         if rows != self._rows:
             self._rows = rows
-            self.settle(self._kept)
+            self.settle(self.kept)
             return self.threads
         self._seconds.append(seconds)
         self._shares.append(cpu_s / (seconds * self.threads))
@@ -62,17 +62,17 @@ class Crowd:
 
     def settle(self, threads: int) -> None:
         """Go on with so many, and know nothing of them yet."""
-        self.threads = self._kept = threads
+        self.threads = self.kept = threads
         self._forget()
 
     def _decide(self, step_s: float, share: float, now: float) -> None:
         tried, self._usual_s = self._usual_s, step_s
         self._forget()
-        if self.threads != self._kept:  # a trial is over
+        if self.threads != self.kept:  # a trial is over
             better = step_s < QUICKER * tried
             self._wait_s = SOON_S if better else min(2 * self._wait_s, LATE_S)
-            self._not_before = now + (0.0 if better and self.threads > self._kept else self._wait_s)
-            self.settle(self.threads if better else self._kept)
+            self._not_before = now + (0.0 if better and self.threads > self.kept else self._wait_s)
+            self.settle(self.threads if better else self.kept)
         elif now >= self._not_before:
             if share < CROWDED and self.threads > 1:
                 self.threads -= 1
@@ -94,15 +94,21 @@ class Crew:
         self._repeats = False
         self._watched = 0.0
 
-    def settle(self, choices: Iterable[Choice]) -> None:
-        """A step for others than before was made. Answers with a seed, which are to repeat to the bit, are computed by
-        all threads: attention adds up in as many parts as there are threads."""
-        self._placing.settle()
+    def prepare(self, choices: Iterable[Choice]) -> None:
+        """The next step is another than the one before, so no trial goes on in it. Answers with a seed, which are to
+        repeat to the bit, are computed by all threads: attention adds up in as many parts as there are threads."""
         self._repeats = any(choice.flight.request.sampling.seed is not None for choice in choices)
-        crowd, stale = self._crowd, time.monotonic() - self._watched > STALE_S
-        if crowd is not None and crowd.threads < crowd.most and (self._repeats or stale):
-            crowd.settle(crowd.most)
-            self._use(crowd.most)
+        crowd = self._crowd
+        if crowd is None:
+            return
+        before, stale = crowd.threads, time.monotonic() - self._watched > STALE_S
+        crowd.settle(crowd.most if self._repeats or stale else crowd.kept)
+        if crowd.threads != before:
+            self._use(crowd.threads)
+
+    def settle(self) -> None:
+        """A step was made, for which the threads were started if they were not there."""
+        self._placing.settle()
 
     def watch(self, rows: int, counts: Counts) -> None:
         """A step like the one before was made."""

@@ -52,7 +52,8 @@ class EngineLike(Protocol):
 
 class Engine:
     """A model that a thread of this process runs. ``after_round`` is called by that thread after each of its steps, and
-    told whether the next one is being made at once and will be quick.
+    told whether the next one is being made at once and will be quick. ``owed_bytes`` of the memory that seems free were
+    promised to other engines.
 
     Raises:
         InputError: options that contradict each other. BadGGUF, LoadFailed: a file that cannot be loaded.
@@ -65,11 +66,12 @@ class Engine:
         options: LoadOptions | None = None,
         *,
         after_round: Callable[[bool], None] = lambda goes_on: None,
+        owed_bytes: int = 0,
     ) -> None:
         options = options or LoadOptions()
         self._projector: NativeProjector | None = None
         drafter: Drafter | None = None
-        decided = plan(path, options)
+        decided = plan(path, options, owed_bytes)
         self._model = NativeModel(
             path,
             gpu_layers=options.gpu_layers,

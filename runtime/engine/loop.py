@@ -254,6 +254,7 @@ class Loop:
         self._note_start(rows)
         if not self._open_step(rows):
             return None
+        self._crew.prepare(self._choices.values())
         began = clocks()
         self._groups.use(rows[0].sequence.group)
         try:
@@ -267,7 +268,7 @@ class Loop:
         seconds = self._counts.step(evaluated, len(outputs), began)
         if rows[0].sequence.span is None and not rows[0].draft:
             self._scheduler.pace.observe(decoding, evaluated - decoding, seconds)
-        self._crew.settle(self._choices.values())
+        self._crew.settle()
         return outputs
 
     def _give_up(self, rows: list[Row], error: Aborted | EngineError) -> None:

@@ -37,8 +37,9 @@ class LoadPlan:
     draft: Pair | None = None
 
 
-def plan(path: Path, options: LoadOptions) -> LoadPlan:
-    """Decide all that can be decided from the header of a file. What memory cannot hold is refused within a second.
+def plan(path: Path, options: LoadOptions, owed_bytes: int = 0) -> LoadPlan:
+    """Decide all that can be decided from the header of a file. What memory cannot hold is refused within a second;
+    ``owed_bytes`` of what seems free are others'.
 
     Raises:
         InputError: an option is out of range, contradicts another one, or asks for more than fits; it is no model.
@@ -60,7 +61,7 @@ def plan(path: Path, options: LoadOptions) -> LoadPlan:
                 Facts.of(file, dry),
                 options,
                 Demand(dry, weights_bytes, options, draft_demand),
-                machine.available_memory_bytes(),
+                max(0, machine.available_memory_bytes() - owed_bytes),
                 on_gpu=bool(options.gpu_layers) and supports_gpu_offload(),  # weights and cache lie elsewhere then
             )
             fitting.require()

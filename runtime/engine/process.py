@@ -10,6 +10,8 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import IO, Any
 
 from ...convert import child as child_process
 from ...convert.errors import EngineClosed, EngineCrashed, IngleError
+from ..machine import resident_bytes
 from ..options import LoadOptions
 from ..request import EngineStats, ModelInfo, Request
 from .at_exit import close_at_exit
@@ -25,6 +28,14 @@ from .wire import Answer, Call, Cancel, Events, Load, Loaded, Submit, Wire
 
 STOP_S = 5.0
 LAST_WORDS_BYTES = 2000
+
+
+_alive: weakref.WeakSet[EngineProcess] = weakref.WeakSet()
+
+
+def owed_bytes() -> int:
+    """What the engines of this program may still take of the memory that seems free."""
+    return sum(engine.owed_bytes for engine in list(_alive))
 
 
 class EngineProcess:
@@ -41,7 +52,11 @@ class EngineProcess:
         self._streams: dict[int, Stream] = {}
         self._calls: dict[int, Future[Any]] = {}
         self._failure: IngleError | None = None
-        self._info = self._load(Load(str(path), options or LoadOptions()))
+        options = options or LoadOptions()
+        self._rest_after_s = options.rest_after_s
+        self._info = self._load(Load(str(path), options, owed_bytes()))
+        self._used = time.monotonic()
+        _alive.add(self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._reader = threading.Thread(target=self._read, name="ingle-engine-reader", daemon=True)
@@ -65,6 +80,7 @@ class EngineProcess:
                 stream.put(self._failure)
                 return stream
             self._streams[number] = stream
+            self._used = time.monotonic()
         self._send(Submit(number, request))
         return stream
 
@@ -81,6 +97,15 @@ class EngineProcess:
     def stats(self) -> EngineStats:
         stats: EngineStats = self._call("stats")
         return stats
+
+    @property
+    def owed_bytes(self) -> int:
+        """What it was promised of the memory and has not taken yet: its cache takes what it uses, and none at rest."""
+        idle_s = 0.0 if self._streams else time.monotonic() - self._used
+        if not self.alive or self._info.footprint is None or 0 < self._rest_after_s < idle_s:
+            return 0
+        resident = resident_bytes(pid=self._process.pid)
+        return max(0, self._info.footprint.total - resident) if resident else 0
 
     def close(self) -> None:
         """End the child; requests in flight end with ``EngineClosed``. May be called twice."""
@@ -172,6 +197,7 @@ class EngineProcess:
             ended = isinstance(event, Finished | IngleError)
             with self._lock:
                 stream = self._streams.pop(number, None) if ended else self._streams.get(number)
+                self._used = time.monotonic() if ended else self._used
             if stream is not None:
                 stream.put(event)
 

@@ -29,10 +29,11 @@ READ_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First message to the child: what to load."""
+    """First message to the child: what to load. owed_bytes: what others may take of the memory that seems free."""
 
     path: str
     options: LoadOptions
+    owed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

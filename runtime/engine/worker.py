@@ -20,6 +20,7 @@ from typing import Any
 
 from ...convert.errors import EngineError, IngleError
 from ..llama.library import trim
+from ..llama.zeros import process_is_ours
 from .choice import Flight
 from .engine import Engine
 from .stream import Event, Finished
@@ -121,8 +122,9 @@ def serve() -> None:
     if not isinstance(load, Load):
         raise SystemExit(2)
     worker = Worker(wire)
+    process_is_ours()
     try:
-        engine = Engine(Path(load.path), load.options, after_round=worker.flush)
+        engine = Engine(Path(load.path), load.options, after_round=worker.flush, owed_bytes=load.owed_bytes)
     except IngleError as error:
         wire.send(Loaded(error))
         return

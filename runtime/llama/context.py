@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +15,12 @@ from ...convert import ggml
 from ...convert.errors import EngineError, InputError, LoadFailed
 from .adapter import NativeAdapter
 from .library import drop_pages, library, native_log, truth_of_bytes
+from .mapping import PAGE
 from .model import NativeModel
+from .zeros import unused_given_back
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
-
-PAGE = mmap.PAGESIZE
 
 _ADDRESS_OF = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
@@ -109,7 +108,8 @@ class Context:
         params.offload_kqv = model.gpu_layers != 0
         params.abort_callback = truth_of_bytes(self._lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.addressof(self._abort_flag)
-        with native_log() as lines:
+        said: list[str] = []
+        with native_log(said=said) as lines, unused_given_back(said):
             handle = self._lib.llama_init_from_model(model.handle, params)
         if not handle:
             reason = " ".join(lines[-3:]) or "no reason given"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from .library import drop_pages
 _MAPPED = re.compile(r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) \S+ \S+ \S+ \d+ +(?P<path>/.*)$", re.MULTILINE)
 _COPIED = re.compile(r"(?P<buffer>\S+) model buffer size = +(?P<mib>[\d.]+) MiB")
 MAPS = Path("/proc/self/maps")
+PAGE = mmap.PAGESIZE
 
 
 def copied(said: Iterable[str]) -> bool:

@@ -1,0 +1,122 @@
+"""A cache takes the memory that it uses, and is counted whole all the same."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from engines import GOLDEN, GREEDY, ids
+from hypothesis import given
+from hypothesis import strategies as st
+from ingle.convert.errors import InputError
+from ingle.runtime import machine
+from ingle.runtime.engine.engine import Engine
+from ingle.runtime.engine.process import EngineProcess, owed_bytes
+from ingle.runtime.llama import zeros
+from ingle.runtime.options import LoadOptions
+from ingle.runtime.request import Request
+
+MIB = 1 << 20
+LARGE = LoadOptions(kv_cells=65_536, context_length=1024)
+"""A cache of 160 MiB."""
+
+
+@st.composite
+def disjoint(draw: st.DrawFn) -> list[tuple[int, int]]:
+    edges = sorted(draw(st.sets(st.integers(0, 60), max_size=12)))
+    return list(zip(edges[::2], edges[1::2], strict=False))
+
+
+@given(disjoint(), disjoint())
+def test_what_is_new_is_told_from_what_was_there(ranges: list[tuple[int, int]], earlier: list[tuple[int, int]]) -> None:
+    def members(some: list[tuple[int, int]]) -> list[int]:
+        return [one for start, end in some for one in range(start, end)]
+
+    found = list(zeros.without(ranges, earlier))
+    assert members(found) == [one for one in members(ranges) if one not in members(earlier)]
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "_process_is_ours", True)
+
+
+@pytest.fixture
+def libc() -> Iterator[ctypes.CDLL]:
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        pytest.skip("another libc")
+    libc.calloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    yield libc
+
+
+def allocate(libc: ctypes.CDLL, size: int) -> int:
+    """As llama.cpp does it."""
+    pointer = ctypes.c_void_p()
+    assert libc.posix_memalign(ctypes.byref(pointer), ctypes.c_size_t(64), ctypes.c_size_t(size)) == 0
+    assert pointer.value
+    return pointer.value
+
+
+def test_zeros_of_a_new_cache_are_given_back_and_nothing_else_is(ours: None, libc: ctypes.CDLL) -> None:
+    size = 64 * MIB
+    before = allocate(libc, size)
+    ctypes.memset(before, 0, size)
+    said: list[str] = []
+    resident = machine.resident_bytes()
+    with zeros.unused_given_back(said):
+        graph, cache = allocate(libc, 40 * MIB), allocate(libc, size)
+        for address, length in ((graph, 40 * MIB), (cache, size)):
+            ctypes.memset(address, 0, length)
+        ctypes.memset(cache + 5 * MIB, 7, 3)
+        assert machine.resident_bytes() - resident > 100 * MIB
+        said.append("llama_kv_cache:        CPU KV buffer size =    64.00 MiB")
+    taken = machine.resident_bytes() - resident
+    assert 40 * MIB <= taken < 46 * MIB, "the graph's memory, and what was written in the cache"
+    assert ctypes.string_at(cache + 5 * MIB, 4) == b"\7\7\7\0"
+    assert ctypes.string_at(cache, size).count(0) == size - 3
+    for address in (before, graph, cache):
+        libc.free(ctypes.c_void_p(address))
+
+
+def test_a_process_that_others_use_keeps_all(libc: ctypes.CDLL) -> None:
+    said = ["llama_kv_cache:        CPU KV buffer size =    64.00 MiB"]
+    resident = machine.resident_bytes()
+    with zeros.unused_given_back(said):
+        cache = allocate(libc, 64 * MIB)
+        ctypes.memset(cache, 0, 64 * MIB)
+    assert machine.resident_bytes() - resident > 60 * MIB
+    libc.free(ctypes.c_void_p(cache))
+
+
+def test_memory_without_blocks_of_their_own_is_left_alone() -> None:
+    memory = ctypes.create_string_buffer(b"\1" * 8192, 8192)
+    start = ctypes.addressof(memory)
+    assert not list(zeros.blocks((start, start + 8192)))
+
+
+def test_an_engine_takes_what_it_uses_answers_the_same_and_its_cache_is_nobody_elses(
+    bard_gguf: Mapping[str, Path], libc: ctypes.CDLL
+) -> None:
+    case = GOLDEN[0]
+    engine = EngineProcess(bard_gguf["f32"], LARGE)
+    try:
+        cache = engine.info.kv_bytes
+        assert cache == 160 * MIB
+        footprint = engine.info.footprint
+        assert footprint is not None
+        request = Request(tuple(case["prompt_ids"]), GREEDY, max_tokens=16, ignore_eos=True)
+        assert ids(engine.submit(request)) == case["greedy_ids"][:16]
+        assert engine.stats().resident_bytes < footprint.total - 0.8 * cache
+        assert 0.8 * cache < owed_bytes() <= footprint.total
+        free = machine.available_memory_bytes()
+        with pytest.raises(InputError, match="are there"):
+            Engine(bard_gguf["f32"], LARGE, owed_bytes=free)
+        Engine(bard_gguf["f32"], LARGE, owed_bytes=0).close()
+        engine._rest_after_s, engine._used = 1.0, engine._used - 10
+        assert owed_bytes() == 0, "at rest it has no cache"
+    finally:
+        engine.close()
+    assert owed_bytes() == 0
