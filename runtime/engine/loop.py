@@ -124,8 +124,6 @@ class Loop:
             disk_bytes=self._shelf.bytes if self._shelf else 0,
         )
 
-    # ---- the thread -------------------------------------------------------------------------------------------
-
     def run(self) -> None:
         """Work until stopped, then free the context and the model."""
         self._crew = Crew(self._info, self._context)
