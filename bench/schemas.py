@@ -156,7 +156,7 @@ def cost(server: Server) -> float:
     """What is left of the speed under a demand: text of any kind in long strings, so that little of it is forced."""
     ratios = []
     for _ in range(ROUNDS):
-        asked = _tokens_per_s(lambda: answered(server, LONG, stream=False, tokens=COST_TOKENS))
+        asked = _tokens_per_s(lambda: answered(server, dict(LONG), stream=False, tokens=COST_TOKENS))
         free = _tokens_per_s(lambda: server.complete(server.fresh_tokens(8), COST_TOKENS))
         ratios.append(asked / free)
         print(f"{asked:.1f} tokens/s demanded, {free:.1f} free", flush=True)

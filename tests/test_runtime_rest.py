@@ -46,14 +46,16 @@ def test_an_answer_after_a_rest_is_the_same_and_finds_its_prompt(home: Home, bar
 def test_the_memory_is_given_back(bard_gguf: Mapping[str, Path]) -> None:
     from ingle.runtime.engine.process import EngineProcess
 
-    engine = EngineProcess(bard_gguf["f32"], LoadOptions(rest_after_s=1.0, kv_cells=65_536))
-    ids(engine.submit(ASKED))
+    engine = EngineProcess(bard_gguf["f32"], LoadOptions(rest_after_s=1.0, kv_cells=16_384, cache_ram_bytes=0))
+    kv = engine.info.kv_bytes
+    assert kv == 40 << 20
+    for start in range(15):  # a cache takes memory as it is used
+        prompt = tuple(300 + (start + place) % 700 for place in range(900))
+        ids(engine.submit(Request(prompt, GREEDY, max_tokens=2, ignore_eos=True)))
     before = engine.stats()
     assert not before.resting
     after = rested(engine).stats()
-    kv = engine.info.kv_bytes
-    assert kv > 100 << 20
-    assert before.resident_bytes - after.resident_bytes > 0.8 * kv
+    assert before.resident_bytes - after.resident_bytes > 0.6 * kv
     engine.close()
 
 

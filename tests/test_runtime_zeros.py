@@ -81,7 +81,8 @@ def test_zeros_of_a_new_cache_are_given_back_and_nothing_else_is(ours: None, lib
         libc.free(ctypes.c_void_p(address))
 
 
-def test_a_process_that_others_use_keeps_all(libc: ctypes.CDLL) -> None:
+def test_a_process_that_others_use_keeps_all(libc: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "_process_is_ours", False)
     said = ["llama_kv_cache:        CPU KV buffer size =    64.00 MiB"]
     resident = machine.resident_bytes()
     with zeros.unused_given_back(said):
