@@ -25,6 +25,7 @@ BACK_S = 1.0
 AWAKE_S = 0.5
 RESTING_SHARE = 0.75
 GIVEN_UP_SHARE = 0.5
+CONVERSATIONS, CONVERSATION_TOKENS = 7, 2000
 SHORT_KEEP = "1s"
 SHORT_REST = "1"
 LIMIT_S = 60.0
@@ -60,9 +61,11 @@ def started(model: Path) -> tuple[float, float, float]:
 
 
 def rested(model: Path) -> list[Finding]:
-    """A model whose cache was given back while it was idle, and its next request."""
-    with server(model, "--rest-after", SHORT_REST) as one:
-        one.complete(one.fresh_tokens(16), 8)
+    """A model whose cache, full of conversations that may go nowhere else, was given back while it was idle, and its
+    next request."""
+    with server(model, "--rest-after", SHORT_REST, "--cache-ram", "0") as one:
+        for _ in range(CONVERSATIONS):
+            one.complete(one.fresh_tokens(CONVERSATION_TOKENS), 8)
         loaded = resident(one.process)
         deadline = time.monotonic() + LIMIT_S
         while state(one) != "resting" and time.monotonic() < deadline:

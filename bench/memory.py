@@ -7,6 +7,7 @@ and an answer: until then, pages that were foretold are not there yet.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ MOST_WRONG = 0.10
 MOST_BESIDE_BYTES = 90e6
 MOST_OF_PEER = 0.65
 ANSWER_TOKENS = 16
+QUIET_S = 2.0
+"""After an answer, in which both sides may give back what they like."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def wrong(case: Case, taken: Taken) -> Finding:
 def measured(case: Case) -> Taken:
     with loaded(case) as (model, process):
         fill(model, case.options.kv_cells or model.info.kv_cells)
+        time.sleep(QUIET_S)
         return Taken(model.info, process.memory_info().rss, model.stats().parked_bytes)
 
 
@@ -109,22 +113,37 @@ def ask(model: Model, count: int, length: int) -> None:
 
 
 def beside_peer(binary: Path, model: Path) -> list[Finding]:
-    """After load and first tokens: over file and cache, and by llama-server's with the same window."""
+    """After load and first tokens: over file and cache, and by llama-server's; with the same window and repacked
+    weights, and as each is by itself."""
     window = min(4096, context_length(model))
-    options = LoadOptions(context_length=window, kv_cells=window, repack="on")
-    with loaded(Case(model, options)) as (ours, process):
-        for _ in ours.generate(list(range(300, 332)), max_tokens=ANSWER_TOKENS, ignore_eos=True):
-            pass
-        info, resident = ours.info, process.memory_info().rss
-    words = vocabulary(model)
-    with llama_server(binary, model, words, "-t", "2", "-c", str(window)) as theirs:
-        theirs.complete(theirs.fresh_tokens(32), ANSWER_TOKENS)
-        peer = theirs.process.memory_info().rss
-    beside = resident - model.stat().st_size - info.kv_bytes
-    detail = f"{resident / 1e6:.0f} MB, llama-server {peer / 1e6:.0f} MB"
+    alike = LoadOptions(context_length=window, kv_cells=window, repack="on")
+    beside, ours = after_first_tokens(Case(model, alike))
+    _, ours_alone = after_first_tokens(Case(model, LoadOptions()))
+    theirs = peer_after_first_tokens(binary, model, "-c", str(window))
+    theirs_alone = peer_after_first_tokens(binary, model)
+    detail = f"{ours / 1e6:.0f} MB, llama-server {theirs / 1e6:.0f} MB"
+    alone = f"{ours_alone / 1e6:.0f} MB, llama-server {theirs_alone / 1e6:.0f} MB"
     return [
+        Finding(f"{model.stem}, repacked: resident over file and cache", beside, MOST_BESIDE_BYTES, "bytes"),
         Finding(
-            f"{model.stem}, repacked: resident over file and cache", beside, MOST_BESIDE_BYTES, "bytes", detail=detail
+            f"{model.stem}, {window} cells: resident by llama-server's", ours / theirs, MOST_OF_PEER, detail=detail
         ),
-        Finding(f"{model.stem}, repacked: resident by llama-server's", resident / peer, MOST_OF_PEER),
+        Finding(f"{model.stem}, defaults: resident by theirs", ours_alone / theirs_alone, MOST_OF_PEER, detail=alone),
     ]
+
+
+def after_first_tokens(case: Case) -> tuple[int, int]:
+    """Bytes over file and cache, and all that are resident in the engine's process."""
+    with loaded(case) as (model, process):
+        for _ in model.generate(list(range(300, 332)), max_tokens=ANSWER_TOKENS, ignore_eos=True):
+            pass
+        time.sleep(QUIET_S)
+        resident = process.memory_info().rss
+        return resident - case.path.stat().st_size - model.info.kv_bytes, resident
+
+
+def peer_after_first_tokens(binary: Path, model: Path, *flags: str) -> int:
+    with llama_server(binary, model, vocabulary(model), "-t", "2", *flags) as theirs:
+        theirs.complete(theirs.fresh_tokens(32), ANSWER_TOKENS)
+        time.sleep(QUIET_S)
+        return int(theirs.process.memory_info().rss)

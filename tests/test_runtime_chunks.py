@@ -29,6 +29,18 @@ def test_tiles_of_a_prompt_are_computed_between_the_steps_of_those_who_decode() 
     assert steps_of(scheduler, memory, 2) == [[60], [1, 1, 1, 1, 1]], "64 rows are a tile"
 
 
+def test_no_small_chunk_is_left_of_a_prompt_that_can_be_read_to_its_end() -> None:
+    scheduler, memory = scheduler_of(4000, slots=8, parallel=6, rows=256)
+    scheduler.pace.target_s, scheduler.pace.lone_s, scheduler.pace.row_s = 0.2, 0.001, 0.001
+    scheduler.add(sequence([1, 2]))
+    compute(scheduler, memory, scheduler.schedule())
+    for start in (100, 400, 700):
+        scheduler.add(sequence(list(range(start, start + 250))))
+    assert steps_of(scheduler, memory, 5) == [[250], [1, 1], [250], [1, 1, 1], [250]]
+    scheduler.add(sequence(list(range(1000, 1300))))
+    assert steps_of(scheduler, memory, 4) == [[1] * 4, [192], [1] * 4, [108]]
+
+
 def test_who_decodes_in_a_full_step_does_not_keep_prompts_out() -> None:
     scheduler, memory = scheduler_of(4000, slots=20, parallel=18, rows=16)
     for number in range(15):

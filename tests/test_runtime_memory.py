@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sweeping
+from engines import resident
 from ingle.convert import convert, gguf
 from ingle.convert.errors import BadGGUF, InputError
 from ingle.runtime.engine.fitting import Facts, Fitting
@@ -133,12 +134,6 @@ def test_pages_of_a_mapped_file_are_given_back(tmp_path: Path) -> None:
         mapping.give_back([path])
         assert resident(path) == 0
         assert mapped[-1:] == b"x"
-
-
-def resident(path: Path) -> int:
-    blocks = Path("/proc/self/smaps").read_text().split("VmFlags")
-    block = next(block for block in blocks if str(path) in block)
-    return int(next(line for line in block.splitlines() if line.startswith("Rss:")).split()[1]) * 1024
 
 
 @pytest.mark.parametrize(

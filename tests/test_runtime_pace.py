@@ -55,6 +55,16 @@ def test_no_step_begins_a_tile_for_a_row_or_two(target_s: float, row_s: float, w
     assert rows < TILE or rows % TILE == 0
 
 
+@given(st.floats(0.02, 2), st.floats(1e-5, 0.05), st.integers(1, 600))
+def test_a_prompt_is_read_to_its_end_where_that_takes_no_longer_than_a_stretched_chunk(
+    target_s: float, row_s: float, left: int
+) -> None:
+    pace = learned(target_s, 0.01, row_s)
+    usual, rows = pace.prompt_rows(1, MOST), pace.prompt_rows(1, MOST, left)
+    fits = left <= MOST and pace.lone_s + left * pace.row_s <= STRETCH * target_s
+    assert rows == (left if usual < left and fits else usual)
+
+
 def test_nobody_waits_or_nothing_is_known_or_nothing_is_promised() -> None:
     assert learned(0.01, 0.01, 0.01).prompt_rows(0, MOST) == MOST
     assert learned(0.0, 0.01, 0.01).prompt_rows(1, MOST) == MOST

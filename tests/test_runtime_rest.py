@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from engines import GREEDY, Home, ids, long_prompt
+from engines import GREEDY, Home, ids, long_prompt, resident
 from ingle.convert.errors import LoadFailed
+from ingle.quantize import quantize
 from ingle.runtime.engine.engine import Engine, EngineLike
 from ingle.runtime.llama.context import Context
 from ingle.runtime.options import LoadOptions
@@ -56,6 +57,20 @@ def test_the_memory_is_given_back(bard_gguf: Mapping[str, Path]) -> None:
     assert not before.resting
     after = rested(engine).stats()
     assert before.resident_bytes - after.resident_bytes > 0.6 * kv
+    engine.close()
+
+
+def test_a_file_whose_weights_were_laid_out_anew_takes_no_memory_while_nobody_asks(
+    bard_gguf: Mapping[str, Path], tmp_path: Path
+) -> None:
+    path = quantize(bard_gguf["f32"], tmp_path / "bard-Q4_0.gguf", "Q4_0").path
+    engine = Engine(path, LoadOptions(repack="on"))
+    if not engine.info.repacked:
+        pytest.skip("the kernels of this CPU compute with the weights as they lie in the file")
+    first = ids(engine.submit(ASKED))
+    assert resident(path) > 0, "the embeddings of the prompt's tokens"
+    wait_until(lambda: resident(path) == 0)
+    assert ids(engine.submit(ASKED)) == first
     engine.close()
 
 

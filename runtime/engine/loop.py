@@ -80,7 +80,7 @@ class Loop:
         self.stopped = False
         self._counts = Counts()
         self._drafts = Drafts(options, model, info.context_length, self._counts, drafter)
-        self._rest = Rest(options.rest_after_s, self._context, self._scheduler, self._drafts)
+        self._rest = Rest(options.rest_after_s, model, self._context, self._scheduler, self._drafts)
 
     # ---- any thread -------------------------------------------------------------------------------------------
 

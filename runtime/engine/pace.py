@@ -51,21 +51,27 @@ class Pace:
             if whole or not self.row_s or row_s < self.row_s:
                 self.row_s = _follow(self.row_s, row_s)
 
-    def prompt_rows(self, waiting: int, most: int) -> int:
+    def prompt_rows(self, waiting: int, most: int, left: int = 0) -> int:
         """Rows of prompts that may be computed, ``most`` at most, between two tokens of ``waiting`` others.
 
         Fewer than :data:`LEAST_TILES` only where these take too long by far, and never fewer than :data:`GRAIN`, so
-        that a prompt gets on however slow the machine is.
+        that a prompt gets on however slow the machine is. ``left``: rows of a prompt that is read to its end at once,
+        rather than in a chunk and a small one, where that takes no longer than a chunk may be stretched to.
         """
         if not waiting or not self.target_s or not self.row_s:
             return most
         affordable = int((self.target_s - self.lone_s) / self.row_s)
         rows = max(affordable, self._least()) // GRAIN * GRAIN
+        if rows < left <= most and self._lasts(left) <= STRETCH * self.target_s:
+            return left
         return min(most, rows if rows < TILE else rows // TILE * TILE)
+
+    def _lasts(self, rows: int) -> float:
+        return self.lone_s + rows * self.row_s
 
     def _least(self) -> int:
         for tiles in range(LEAST_TILES, 0, -1):
-            if self.lone_s + tiles * TILE * self.row_s <= STRETCH * self.target_s:
+            if self._lasts(tiles * TILE) <= STRETCH * self.target_s:
                 return tiles * TILE
         return GRAIN
 

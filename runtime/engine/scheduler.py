@@ -150,15 +150,16 @@ class Scheduler:
         if rows and not may_wait:
             return rows
         running = [sequence for sequence in running if sequence.slot >= 0]  # one of them may just have made room
-        unread = sum(sequence.pending for sequence in running if not sequence.decoding)
+        reading = sorted((sequence for sequence in running if not sequence.decoding), key=self._distance)
+        unread = sum(sequence.pending for sequence in reading)
         self._free(len(rows) + min(self.limits.rows, unread))
         most = min(self.limits.rows, self.limits.cells - self.cells_used - len(rows))
         waited_for = sum(not sequence.gives_way for sequence in self.running if sequence.decoding)
-        budget = self.pace.prompt_rows(waited_for, most)
+        budget = self.pace.prompt_rows(waited_for, most, reading[0].readable if reading else 0)
         beside = min(self.limits.rows, TILE - 1) - len(rows)
         if budget < TILE and beside >= GRAIN - 1:
             budget = min(budget, beside)
-        prompts = self._prompt_rows(running, budget)
+        prompts = self._prompt_rows(reading, budget)
         if not prompts or sum(row.count for row in prompts) <= beside:
             return rows + prompts
         self._held_up = True
@@ -355,14 +356,13 @@ class Scheduler:
         """Of the lowest priority."""
         return max(reversed(self.running), key=lambda running: running.rank)
 
-    def _prompt_rows(self, running: list[Sequence], budget: int) -> list[Row]:
+    def _prompt_rows(self, reading: list[Sequence], budget: int) -> list[Row]:
         """Shares of ``budget`` for prompts, the one nearest to its end first; being passed over brings one nearer.
 
         Where a prompt comes to its end the step is a short one: others get only what fills a tile of the attention.
         """
         rows: list[Row] = []
-        prompts = [sequence for sequence in running if not sequence.decoding]
-        for sequence in sorted(prompts, key=self._distance):
+        for sequence in reading:
             count = min(sequence.readable, budget)
             if count < sequence.pending and any(row.output for row in rows):
                 count = min(count, -sum(row.count for row in rows) % TILE)

@@ -68,7 +68,7 @@ class NativeModel:
 
     repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
     parts: the files of a model in several, ``path`` the first of them.
-    file: what is at ``path``, where somebody has read it already.
+    file: what is at ``path``, where somebody has read it already. copied: whether weights were laid out anew.
 
     Raises:
         BadGGUF: the file breaks the format. LoadFailed: llama.cpp refuses it.
@@ -96,8 +96,9 @@ class NativeModel:
         self._lib = library()
         said: list[str] = []
         self.handle = self._load(path, parts, mmap, repack, said)
-        if copied(said):
-            give_back(parts or paths_of(file))
+        self.copied = copied(said)
+        self._paths = parts or paths_of(file)
+        self.give_back()
         self.vocab = Vocab(self._lib.llama_model_get_vocab(self.handle), self.metadata)
         self.adapters: dict[str, NativeAdapter] = {}
         try:
@@ -133,6 +134,11 @@ class NativeModel:
             return self._lib.llama_model_load_from_file(os.fsencode(path), params)
         paths = (ctypes.c_char_p * len(parts))(*map(os.fsencode, parts))
         return self._lib.llama_model_load_from_splits(paths, len(parts), params)
+
+    def give_back(self) -> None:
+        """Let go of what is in memory of a file whose weights were copied; what is still read comes back by itself."""
+        if self.copied:
+            give_back(self._paths)
 
     def forget_vocabulary(self) -> None:
         """Drop the long lists of the metadata. llama.cpp has its own, and :attr:`vocab` reads those."""
