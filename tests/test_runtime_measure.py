@@ -104,8 +104,10 @@ def test_summaries_by_hand() -> None:
     assert (far.delta_p.value, far.rms_delta_p.value) == pytest.approx((0, 0.1))
 
 
-def test_figures_are_those_of_llama_perplexity(base: Path, small: Path) -> None:
-    found = measure([small], Wish(TEXT, length=GOLDEN["chunk"]), against=base).models[0]
+def test_figures_are_those_of_llama_perplexity(base: Path, small: Path, tmp_path: Path) -> None:
+    """Of weights as 4 bits hold them, computed as f32: kernels for 4 bits round otherwise on each kind of CPU."""
+    held = quantize(small, tmp_path / "held.gguf", "F32", requantize=True).path
+    found = measure([held], Wish(TEXT, length=GOLDEN["chunk"]), against=base).models[0]
     far = found.distance
     assert far is not None
     mine = {
@@ -180,7 +182,8 @@ def test_a_step_without_predictions_is_part_of_a_passage(
     assert packing(128, 4096) == Packing(64, 1)
     apart = measure([small, base], wish, against=base)
     assert apart.predictions == whole.predictions == 126
-    assert apart.models[0].perplexity.value == pytest.approx(whole.models[0].perplexity.value, rel=1e-4)
+    # Of the base, whose f32 no kernel rounds: what 4 bits multiply is rounded to 8, in steps that a last digit decides.
+    assert apart.models[1].perplexity.value == pytest.approx(whole.models[1].perplexity.value, rel=1e-5)
 
 
 def test_the_same_measurement_twice_at_once_is_refused(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def main() -> None:
         folder = Path(name)
         base, small, logits = folder / "base.gguf", folder / "small.gguf", folder / "logits"
         run("ingle", "convert", TESTS.parent / "examples" / "bard", "--dtype", "f32", "-o", base)
-        run("ingle", "quantize", base, "-t", "Q4_K_M", "-o", small)
+        run("ingle", "quantize", base, "-t", "Q4_K_M", "-o", folder / "blocks.gguf")
+        run("ingle", "quantize", folder / "blocks.gguf", "-t", "F32", "--requantize", "-o", small)
         common = ("-f", TEXT, "-c", str(CHUNK), "--kl-divergence-base", logits)
         alone = run(tool, "-m", base, *common)
         said = run(tool, "-m", small, *common, "--kl-divergence")
