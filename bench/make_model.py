@@ -68,6 +68,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         TINY: Shape("Llama", 64, 2, 2, 1, 128, 49152, 32768, 1e4, False),
         LONG: Shape("Llama", 576, 30, 9, 3, 1536, 49152, 16384, 1e4, False),
         "qwen2.5-0.5b": Shape("Qwen2", 896, 24, 14, 2, 4864, 151936, 32768, 1e6, True),
+        "qwen1.5-0.5b": Shape("Qwen2", 1024, 24, 16, 16, 2816, 151936, 32768, 1e6, True),
     }
 )
 

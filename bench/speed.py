@@ -26,7 +26,7 @@ from .make_model import FOR_SCENARIOS, SHAPES, make
 from .peers import Contender, LlamaBench, Server, ingle_server, llama_server
 from .report import Row, replace_table, table
 
-PREFILL_TOKENS = 512
+PREFILL_TOKENS, LONG_PREFILL_TOKENS = 512, 2000  # the window of SmolLM-135M has 2,048
 DECODE_TOKENS = 128
 DEEP = 1024
 CONTEXT = "4096"
@@ -35,6 +35,7 @@ TESTS: Mapping[str, Callable[[Contender], float]] = {
     f"decode {DECODE_TOKENS}": lambda side: side.decode(DECODE_TOKENS, 0),
     f"decode {DECODE_TOKENS} after {DEEP}": lambda side: side.decode(DECODE_TOKENS, DEEP),
     f"prefill {PREFILL_TOKENS}": lambda side: side.prefill(PREFILL_TOKENS),
+    f"prefill {LONG_PREFILL_TOKENS}": lambda side: side.prefill(LONG_PREFILL_TOKENS),
 }
 
 

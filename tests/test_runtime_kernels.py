@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from ingle.convert import gguf
+from ingle.convert.ggml import TYPES
 from ingle.runtime.llama import kernels
 
 
@@ -59,3 +62,22 @@ def test_a_cache_that_cannot_be_written_changes_nothing(fresh: Path, monkeypatch
     (fresh / "ingle").write_text("a file where the folder should be")
     monkeypatch.setattr(kernels, "proof_exit_code", lambda: 0)
     assert kernels.extra_buffers_work()
+
+
+@pytest.mark.parametrize(
+    ("width", "kind", "system_info", "right"),
+    [
+        (32, "Q8_0", b"CPU : AMX_INT8 = 1 | ", False),
+        (64, "Q8_0", b"CPU : AMX_INT8 = 1 | ", True),
+        (32, "F32", b"CPU : AMX_INT8 = 1 | ", True),
+        (32, "Q8_0", b"CPU : AVX2 = 1 | ", True),
+    ],
+)
+def test_rows_of_a_single_block_are_kept_from_amx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, kind: str, system_info: bytes, right: bool
+) -> None:
+    pretend(monkeypatch, system_info)
+    values = [np.zeros(TYPES[kind].nbytes((64, width)), np.uint8)]
+    weight = gguf.TensorPlan("blk.0.ffn_up.weight", (64, width), TYPES[kind], lambda: values)
+    gguf.write(tmp_path / "m.gguf", {"general.architecture": "llama"}, [weight])
+    assert kernels.compute_rightly(gguf.read(tmp_path / "m.gguf")) is right

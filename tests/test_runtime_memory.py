@@ -17,7 +17,7 @@ from ingle.runtime.engine.fitting import Facts, Fitting
 from ingle.runtime.engine.memory import PROGRAM_BYTES, TOKEN_BYTES, Demand, largest
 from ingle.runtime.llama import mapping
 from ingle.runtime.llama.context import Context, ContextOptions
-from ingle.runtime.llama.dry import _COMPUTE, _KV, _STATES, DryModel, Taken, _sum
+from ingle.runtime.llama.dry import _KV, _STATES, DryModel, Taken, _compute, _sum
 from ingle.runtime.llama.model import NativeModel
 from ingle.runtime.llama.parts import paths_of
 from ingle.runtime.options import LoadOptions
@@ -42,7 +42,7 @@ def test_llama_cpp_takes_what_the_header_foretold(
         Context(model, options).close()
     model.close()
     said = caplog.messages
-    assert foretold == Taken(_sum(_KV, said), _sum(_STATES, said), _sum(_COMPUTE, said))
+    assert foretold == Taken(_sum(_KV, said), _sum(_STATES, said), _compute(said))
     assert foretold.compute > 0
     assert foretold.kv + foretold.states > 0
 

@@ -6,7 +6,7 @@ import pytest
 from ingle.convert.errors import InputError
 from ingle.runtime.cli.options import SEQUENCES
 from ingle.runtime.engine.sizing import MAX_PARALLEL, choose, flash_attention, parked_bytes
-from ingle.runtime.options import LoadOptions
+from ingle.runtime.options import FlashAttention, LoadOptions
 
 GIB = 1 << 30
 
@@ -94,6 +94,22 @@ def test_flash_attention_is_used_where_it_is_needed(
 ) -> None:
     found = flash_attention(options, gpu_layers=gpu_layers, cells=cells, heads=32, available_bytes=16 * GIB)
     assert found == chosen
+
+
+@pytest.mark.parametrize(
+    ("options", "fastest", "chosen"),
+    [
+        (LoadOptions(), "auto", "on"),
+        (LoadOptions(), "off", "off"),  # measured
+        (LoadOptions(kv_type="f32"), "auto", "off"),  # which ours does not read
+        (LoadOptions(flash_attention="off"), "auto", "off"),
+    ],
+)
+def test_our_attention_is_used_unless_it_was_measured_to_be_slower(
+    options: LoadOptions, fastest: FlashAttention, chosen: str
+) -> None:
+    sizes = {"gpu_layers": 0, "cells": 4096, "heads": 32, "available_bytes": 16 * GIB}
+    assert flash_attention(options, **sizes, fastest=fastest, own=True) == chosen
 
 
 def test_parked_conversations_take_an_eighth_of_the_memory_at_most() -> None:

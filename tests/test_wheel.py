@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("convert", "quantize", "runtime")
 LEAVINGS = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
-COMPILED = ROOT / "runtime" / "bert" / f"_layers{sysconfig.get_config_var('EXT_SUFFIX')}"
+COMPILED = {
+    f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("runtime/bert/_layers", "runtime/llama/_attention")
+}
 IMPORT_ALL = """
 import importlib, pathlib, sys
 home, *modules = sys.argv[1:]
@@ -40,13 +42,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files_of_the_tree() -> set[str]:
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
-    return {f"ingle/{path.relative_to(ROOT)}" for path in files if "__pycache__" not in path.parts and path != COMPILED}
+    names = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    return {f"ingle/{name}" for name in names | COMPILED}
 
 
 def test_the_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == files_of_the_tree() | {f"ingle/runtime/bert/{COMPILED.name}"}
+    assert packed == files_of_the_tree()
 
 
 def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:

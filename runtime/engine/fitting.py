@@ -7,7 +7,9 @@ from functools import cached_property
 
 from ...convert import gguf
 from ...convert.errors import InputError
+from ..llama import attention
 from ..llama.dry import DryModel
+from ..llama.library import attention_level
 from ..llama.metadata import attention_heads
 from ..llama.model import long_rope_after
 from ..options import FlashAttention, LoadOptions
@@ -22,16 +24,19 @@ WIDE_KV_TYPES = ("f32", "f16", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the header of a file says of a model. long_rope_after: see :func:`.model.long_rope_after`."""
+    """What the header of a file says of a model. long_rope_after: see :func:`.model.long_rope_after`; own_attention:
+    whether ours computes it here."""
 
     name: str
     context_trained: int
     heads: int
     long_rope_after: int | None = None
+    own_attention: bool = False
 
     @classmethod
     def of(cls, file: gguf.GGUF, dry: DryModel) -> Facts:
-        return cls(file.path.name, dry.context_trained, attention_heads(file.metadata), long_rope_after(file))
+        heads, own = attention_heads(file.metadata), bool(attention_level()) and attention.suits(file.metadata)
+        return cls(file.path.name, dry.context_trained, heads, long_rope_after(file), own)
 
 
 class Fitting:
@@ -110,17 +115,18 @@ class Fitting:
 
     def flash_attention(self, fastest: FlashAttention = "auto") -> FlashAttention:
         """With or without; ``fastest`` is what was measured."""
-        attention = sizing.flash_attention(
+        chosen = sizing.flash_attention(
             self._options,
             gpu_layers=int(self._on_gpu),
             cells=self.sizes.cells,
             heads=self._facts.heads,
             available_bytes=self._available_bytes,
             fastest=fastest,
+            own=self._facts.own_attention,
         )
-        if attention == "off" and self._attention == "auto" and not self._on_gpu:
+        if chosen == "off" and self._attention == "auto" and not self._on_gpu:
             return "off" if self._demand.at(self.sizes.cells, "off").total <= self._room_bytes else "on"
-        return attention
+        return chosen
 
     def footprint(self, flash_attention: FlashAttention) -> Footprint:
         return self._demand.at(self.sizes.cells, flash_attention)

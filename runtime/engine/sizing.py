@@ -93,13 +93,14 @@ def flash_attention(
     heads: int,
     available_bytes: int,
     fastest: FlashAttention = "auto",
+    own: bool = False,
 ) -> FlashAttention:
-    """Whether to use flash attention when nobody says. ``fastest`` is what was measured.
+    """Whether to use flash attention when nobody says. ``fastest`` is what was measured; ``own``: our attention can
+    compute it, which takes the place of llama.cpp's flash attention and is faster than either way without.
 
-    Without a measurement it is off on the CPU: on some machines llama.cpp's flash attention reads a single row against
-    the cache two to three times slower than its matrix products do (docs/benchmarks.md). Without flash attention, the
-    scores of a step need memory of their own, f32 of shape (heads, rows, cells). Beside a GPU the choice is llama.cpp's
-    ("auto").
+    Without a measurement llama.cpp's is off on the CPU: on some machines it reads a single row against the cache two to
+    three times slower than its matrix products do (docs/benchmarks.md). Without flash attention, the scores of a step
+    need memory of their own, f32 of shape (heads, rows, cells). Beside a GPU the choice is llama.cpp's ("auto").
     """
     decided = decided_flash_attention(options)
     if gpu_layers and options.flash_attention == "auto":
@@ -108,7 +109,8 @@ def flash_attention(
         return decided
     score_bytes = 4 * heads * max(options.prefill_chunk, options.parallel) * cells
     affordable = score_bytes <= available_bytes // MEMORY_SHARE
-    return "off" if affordable and fastest != "on" else "on"
+    wanted = fastest == "on" or (own and fastest == "auto" and options.kv_type.lower() == "f16")
+    return "off" if affordable and not wanted else "on"
 
 
 def validate(options: LoadOptions) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...convert import ggml
 from ...convert.errors import EngineError, InputError, LoadFailed
 from .adapter import NativeAdapter
-from .library import drop_pages, library, native_log, truth_of_bytes
+from .library import drop_pages, flash_attention_type, library, native_log, truth_of_bytes
 from .mapping import PAGE
 from .model import NativeModel
 from .zeros import unused_given_back
@@ -23,7 +23,6 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 
 _ADDRESS_OF = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +374,7 @@ def native_parameters(options: ContextOptions) -> Any:
     params.n_threads = options.threads
     params.n_threads_batch = options.threads_prefill
     params.type_k = params.type_v = _kv_type(options)
-    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
+    params.flash_attn_type = flash_attention_type(options.flash_attention)
     params.swa_full = True
     params.kv_unified = True
     params.no_perf = True

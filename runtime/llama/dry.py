@@ -26,7 +26,7 @@ SEGMENTS = "tokenizer.ggml.token_type_count"
 
 _KV = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells.*seqs\)")
 _STATES = re.compile(r"size = +([\d.]+) MiB .*rs_seq")
-_COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
+_COMPUTE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
 MOST_STATE_BYTES = 1 << 30
 """llama.cpp does allocate the states of recurrent layers; beyond this they are reckoned from those of one sequence."""
 
@@ -117,7 +117,7 @@ class DryModel:
                 hint="a smaller --ctx or --kv-type q8_0 needs less memory",
             )
         self._lib.llama_free(handle)
-        return Taken(_sum(_KV, said), _sum(_STATES, said), _sum(_COMPUTE, said))
+        return Taken(_sum(_KV, said), _sum(_STATES, said), _compute(said))
 
     def close(self) -> None:
         if self._handle is not None:
@@ -153,3 +153,9 @@ def _numbers(metadata: Mapping[str, gguf.Value], vocabulary: int) -> dict[str, g
 def _sum(pattern: re.Pattern[str], lines: Iterable[str]) -> int:
     """The sizes that these lines of llama.cpp's log name, in bytes."""
     return sum(round(float(found[1]) * MIB) for line in lines if (found := pattern.search(line)))
+
+
+def _compute(lines: Iterable[str]) -> int:
+    """Of the graph: backends that share a kind of memory (the CPU's and our attention) share the buffer, too."""
+    found = [match for line in lines if (match := _COMPUTE.search(line))]
+    return sum({match[1]: round(float(match[2]) * MIB) for match in found}.values())

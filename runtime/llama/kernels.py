@@ -21,11 +21,13 @@ from ...convert import gguf
 from ...convert.errors import StorageError
 from ...convert.files import appearing
 from ...convert.ggml import TYPES
-from .library import library
+from .attention import compiled
+from .library import attention_level, library
 
 PROOF_LIMIT_S = 60
 WIDTH = 64
 TOKENS = 64
+ONE_BLOCK = 32
 
 
 @functools.cache
@@ -45,6 +47,13 @@ def extra_buffers_work() -> bool:
     return verdict
 
 
+def compute_rightly(file: gguf.GGUF) -> bool:
+    """Whether products in the extra buffers are right for all weights of a file: those for AMX are not, from 32 tokens
+    on, where a row of a weight is a single block of 32. No published model has such rows."""
+    narrow = any(info.type.block > 1 and info.shape[-1] == ONE_BLOCK for info in file.tensors.values())
+    return not narrow or b"AMX_INT8 = 1" not in library().llama_print_system_info()
+
+
 def kept_path(kind: str, circumstances: str = "") -> Path:
     """Where a finding about this machine is kept, in the XDG cache folder.
 
@@ -55,10 +64,14 @@ def kept_path(kind: str, circumstances: str = "") -> Path:
 
 
 def build() -> str:
-    """What tells this build of the library from others."""
+    """What tells this build of the library, and of our attention, from others."""
     binary = Path(str(library().__file__)).parent / "lib" / "libggml-cpu.so"
     facts = binary.stat() if binary.exists() else None
-    return f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r}"
+    own = compiled()
+    attention = (attention_level(), Path(own._name).stat().st_mtime_ns) if own and attention_level() else ""
+    return (
+        f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r} {attention}"
+    )
 
 
 def cache_folder() -> Path:

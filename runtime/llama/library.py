@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import attention
 from .binding import binding
 
 BARRIER_SPINS = "20000"
@@ -26,6 +27,8 @@ _logger = logging.getLogger("ingle.native")
 _logger.addHandler(logging.NullHandler())
 _LEVELS = {2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}  # ggml_log_level
 _log_lock = threading.Lock()
+_FLASH_ATTENTION = {"off": 0, "on": 1}  # llama_flash_attn_type
+_BY_DEVICE = -1  # LLAMA_FLASH_ATTN_TYPE_AUTO
 
 
 @functools.cache
@@ -37,7 +40,19 @@ def library() -> Any:
     llama_cpp = binding("llama_cpp")
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(silence(llama_cpp.llama_log_callback), None)
+    _attention_of(llama_cpp)
     return llama_cpp
+
+
+@functools.cache
+def _attention_of(llama_cpp: Any) -> str:
+    # Beside a GPU's attention on some layers, one of our own on others makes llama.cpp do without flash attention.
+    return "" if llama_cpp.llama_supports_gpu_offload() else attention.begin(llama_cpp._lib)
+
+
+def attention_level() -> str:
+    """The level of CPU that our attention is computed for in this process; empty where it is llama.cpp's."""
+    return _attention_of(library())
 
 
 @contextlib.contextmanager
@@ -90,6 +105,14 @@ def drop_pages(start: int, length: int) -> None:
 def supports_gpu_offload() -> bool:
     """Whether this build of llama.cpp can place layers on a GPU."""
     return bool(library().llama_supports_gpu_offload())
+
+
+def flash_attention_type(choice: str = "auto") -> int:
+    """``llama_flash_attn_type``: "auto" is on, unless there is a GPU, which llama.cpp then asks for what it can.
+
+    Without one llama.cpp would do without flash attention, as the layer's device, the CPU, is not our attention's.
+    """
+    return _FLASH_ATTENTION.get(choice, _BY_DEVICE if supports_gpu_offload() else 1)
 
 
 def truth_of_bytes(function_type: Any) -> Any:

@@ -14,7 +14,7 @@ from ...convert.errors import InputError, LoadFailed
 from ..abilities import HEAD_TASK
 from ..options import AdapterFile
 from .adapter import NativeAdapter
-from .kernels import extra_buffers_work
+from .kernels import compute_rightly, extra_buffers_work
 from .library import library, native_log, supports_gpu_offload
 from .mapping import copied, give_back
 from .metadata import integer
@@ -95,7 +95,7 @@ class NativeModel:
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
         said: list[str] = []
-        self.handle = self._load(path, parts, mmap, repack, said)
+        self.handle = self._load(path, parts, mmap, repack and compute_rightly(file), said)
         self.copied = copied(said)
         self._paths = parts or paths_of(file)
         self.give_back()

@@ -1,6 +1,6 @@
 """Nodes of a running graph, as the eval callback sees them: the matrix products, and what is multiplied.
 
-The layout is that of ``struct ggml_tensor`` (ggml.h); each node is checked to have its name where the layout says.
+Each node is checked to have its name where the layout of tensor.py says.
 """
 
 from __future__ import annotations
@@ -17,28 +17,12 @@ from numpy.typing import NDArray
 from ...convert.errors import EngineError
 from ...convert.ggml import TYPES
 from .library import library
+from .tensor import Tensor
 
 FEWEST_ROWS = 16
 """Products of fewer rows are not looked at, as in llama-imatrix: they are not what a weight does for each token."""
 
 F32, I32 = TYPES["F32"].id, TYPES["I32"].id
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +46,13 @@ HEADS = frozenset({"output.weight", "token_embd.weight"})
 
 def is_product(address: int, *, head: bool = False) -> bool:
     """Whether the node multiplies a weight of a block with many rows of f32; with ``head``, or that of the logits."""
-    node = _Tensor.from_address(address)
+    node = Tensor.from_address(address)
     kind = _op_name(node.op)
     if kind == "MUL_MAT_ID":
         return True
     if kind != "MUL_MAT":
         return False
-    inputs = _Tensor.from_address(node.src[1])
+    inputs = Tensor.from_address(node.src[1])
     name = _weight_name(node)
     wanted = name.startswith("blk.") or (head and name in HEADS)
     return bool(inputs.ne[1] >= FEWEST_ROWS and inputs.type == F32 and wanted)
@@ -80,18 +64,18 @@ def product(address: int) -> Product:
     Raises:
         EngineError: this build of llama.cpp lays nodes out in another way, or its inputs are no f32 in memory.
     """
-    node = _Tensor.from_address(address)
+    node = Tensor.from_address(address)
     if node.name != _ggml().ggml_get_name(address):
         raise EngineError(
             "the installed llama.cpp keeps the nodes of its graphs in an unknown layout",
             hint="install the llama-cpp-python that ingle was tested with",
         )
-    weight, inputs = (_Tensor.from_address(node.src[index]) for index in (0, 1))
+    weight, inputs = (Tensor.from_address(node.src[index]) for index in (0, 1))
     if inputs.type != F32:
         raise EngineError(f"the inputs of {_weight_name(node)} are not f32")
     chosen = None
     if _op_name(node.op) == "MUL_MAT_ID":
-        ids = _Tensor.from_address(node.src[2])
+        ids = Tensor.from_address(node.src[2])
         chosen = _view(ids, np.dtype(np.int32))[0, 0]
     return Product(
         weight=_weight_name(node),
@@ -102,7 +86,7 @@ def product(address: int) -> Product:
     )
 
 
-def _view(tensor: _Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _view(tensor: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The values where they are, slowest dimension first."""
     shape, strides = tuple(tensor.ne)[::-1], tuple(tensor.nb)[::-1]
     extent = dtype.itemsize + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -110,9 +94,9 @@ def _view(tensor: _Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ndarray(shape, dtype, memory, strides=strides)
 
 
-def _weight_name(node: _Tensor) -> str:
+def _weight_name(node: Tensor) -> str:
     """Without what the scheduler puts around the name of a copy: ``CPU#blk.0.attn_k.weight#0``."""
-    name = bytes(_Tensor.from_address(node.src[0]).name).decode(errors="replace")
+    name = bytes(Tensor.from_address(node.src[0]).name).decode(errors="replace")
     return name.split("#")[1] if "#" in name else name
 
 

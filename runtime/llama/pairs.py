@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from ...convert.errors import EngineError, LoadFailed
 from ...convert.ggml import TYPES
 from .abort import AbortFlag, heed
-from .library import library, native_log
+from .library import flash_attention_type, library, native_log
 from .model import NativeModel
-
-FLASH_ATTENTION_OFF = 0
 
 
 class PairsContext:
@@ -51,7 +49,7 @@ class PairsContext:
         params.kv_unified = True
         params.n_outputs_max = params.n_batch
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.flash_attn_type = flash_attention_type("off")
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True

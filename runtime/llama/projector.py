@@ -20,12 +20,11 @@ from ..picture import Picture
 from .binding import binding
 from .fitting import fitted, row_limits
 from .lease import Lease
-from .library import library, native_log, silence
+from .library import flash_attention_type, library, native_log, silence
 from .metadata import integer, integers
 from .model import NativeModel
 
 TEXT_CHUNK, IMAGE_CHUNK = 0, 1  # mtmd_input_chunk_type
-FLASH_ATTENTION = {False: 0, True: 1}  # llama_flash_attn_type
 MOST_SCORES_BYTES = 256 << 20
 """Of one layer's attention scores; a larger tower is computed with flash attention, which rounds more."""
 SECTIONS = 4
@@ -84,7 +83,8 @@ class NativeProjector:
         params.n_threads = threads
         params.image_min_tokens, params.image_max_tokens = row_limits(self.metadata)
         params.print_timings = params.warmup = False
-        params.flash_attn_type = FLASH_ATTENTION[_scores_bytes(self.metadata) > MOST_SCORES_BYTES]
+        many = _scores_bytes(self.metadata) > MOST_SCORES_BYTES
+        params.flash_attn_type = flash_attention_type("on" if many else "off")
         with native_log(self._lib.mtmd_log_set) as lines:
             handle = self._lib.mtmd_init_from_file(str(path).encode(), model.handle, params)
         if not handle:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...convert.errors import EngineError, LoadFailed
-from .library import library, native_log
+from .library import flash_attention_type, library, native_log
 from .model import NativeModel
 
 UBATCH_ROWS = 512
@@ -68,6 +68,7 @@ class ScoringContext:
         params.n_batch = params.n_outputs_max = options.rows
         params.n_ubatch = min(options.rows, UBATCH_ROWS)
         params.n_threads = params.n_threads_batch = options.threads
+        params.flash_attn_type = flash_attention_type()
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True
         if self._watch is not None:

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from ...convert.errors import EngineError, LoadFailed
 from ...convert.ggml import TYPES
 from .abort import AbortFlag, heed
-from .library import library, native_log
+from .library import flash_attention_type, library, native_log
 from .model import NativeModel
 
 MOST_TEXTS = 256  # LLAMA_MAX_SEQ
 POOLING_NONE = 0  # LLAMA_POOLING_TYPE_NONE: a state for each token, whatever the file asks for
-FLASH_ATTENTION = {False: 0, True: 1}  # llama_flash_attn_type
 
 
 def most_texts(model: NativeModel) -> int:
@@ -59,7 +58,7 @@ class StatesContext:
         params.n_threads = params.n_threads_batch = threads
         params.embeddings = True
         params.pooling_type = POOLING_NONE
-        params.flash_attn_type = FLASH_ATTENTION[flash]
+        params.flash_attn_type = flash_attention_type("on" if flash else "off")
         params.type_k = params.type_v = TYPES["F32"].id
         params.offload_kqv = model.gpu_layers != 0
         params.no_perf = True

@@ -1,0 +1,246 @@
+/* One level of CPU: LANES floats are computed at once. Included by attention.cpp within a namespace. */
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+enum { CELLS = STRIP * LANES }; /* whose scores are computed at once */
+
+ALWAYS floats load(const float *from) { return *(const floats *)from; }
+
+ALWAYS void store(float *to, floats x) { *(floats *)to = x; }
+
+ALWAYS floats same(float x) { return x - (floats){}; }
+
+ALWAYS floats halves(const f16 *from) {
+#if LANES == 16
+    return (floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#else
+    return (floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#endif
+}
+
+/* 32 cells of a mask as bits. */
+ALWAYS uint64_t seen_here(const f16 *row, __m256i *other) {
+    __m256i first = _mm256_loadu_si256((const __m256i *)row), second = _mm256_loadu_si256((const __m256i *)(row + 16));
+    __m256i gone = _mm256_set1_epi16((int16_t)MINUS_INFINITY);
+    __m256i without = _mm256_cmpeq_epi16(first, gone), also = _mm256_cmpeq_epi16(second, gone);
+    *other = _mm256_or_si256(*other, _mm256_andnot_si256(without, first));
+    *other = _mm256_or_si256(*other, _mm256_andnot_si256(also, second));
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi16(without, also), 0xd8);
+    return (uint32_t)~_mm256_movemask_epi8(both);
+}
+
+/* Which cells a row of the mask lets through; how many. biased: set where it adds something to one of them. */
+static int32_t read_mask(const f16 *row, long cells, uint64_t *seen, bool *biased) {
+    int32_t count = 0;
+    uint16_t rest = 0;
+    __m256i other = _mm256_setzero_si256();
+    for (long cell = 0; cell < cells; cell += 64) {
+        uint64_t bits = cell + 64 <= cells ? seen_here(row + cell, &other) | seen_here(row + cell + 32, &other) << 32
+                                           : few_seen(row + cell, cells - cell, &rest);
+        seen[cell / 64] = bits;
+        count += __builtin_popcountll(bits);
+    }
+    if (rest || !_mm256_testz_si256(other, other)) *biased = true;
+    return count;
+}
+
+ALWAYS float largest(floats x) {
+    float found = x[0];
+    for (int lane = 1; lane < LANES; lane++) found = x[lane] > found ? x[lane] : found;
+    return found;
+}
+
+ALWAYS float total(floats x) {
+    float found = 0;
+    for (int lane = 0; lane < LANES; lane++) found += x[lane];
+    return found;
+}
+
+/* e to the power of x, which is at most 0: as 2 to its whole part times a polynomial (the coefficients are Cephes'
+expf). Nothing is left of what lies below -87. */
+ALWAYS floats raised(floats x) {
+    ints gone = x < -87.0f;
+    x = gone ? same(-87.0f) : x;
+    floats whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    floats rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    floats found = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    found = found * rest + 8.3334519073e-3f;
+    found = found * rest + 4.1665795894e-2f;
+    found = found * rest + 1.6666665459e-1f;
+    found = found * rest + 5.0000001201e-1f;
+    found = found * (rest * rest) + rest + 1.0f;
+    ints power = (__builtin_convertvector(whole, ints) + 127) << 23;
+    found *= (floats)power;
+    return gone ? floats{} : found;
+}
+
+/* Rows to columns, in place. */
+ALWAYS void turn(floats rows[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        ints first, second;
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; lane++) {
+            first[lane] = lane & step ? LANES + lane - step : lane;
+            second[lane] = lane & step ? LANES + lane : lane + step;
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; row++)
+            if (!(row & step)) {
+                floats a = rows[row], b = rows[row + step];
+                rows[row] = __builtin_shuffle(a, b, first);
+                rows[row + step] = __builtin_shuffle(a, b, second);
+            }
+    }
+}
+
+/* A block of keys as columns, (width, CELLS); the last cell stands for those that the block lacks. */
+ALWAYS void columns(const Heads *of, const int32_t *cells, long count, float *to) {
+    for (long strip = 0; strip < CELLS && strip < count; strip += LANES)
+        for (long i = 0; i < of->width; i += LANES) {
+            floats rows[LANES];
+#pragma GCC unroll 16
+            for (long lane = 0; lane < LANES; lane++)
+                rows[lane] = halves((const f16 *)(of->keys + cells[less(strip + lane, count - 1)] * of->key_step) + i);
+            turn(rows);
+#pragma GCC unroll 16
+            for (long lane = 0; lane < LANES; lane++) store(to + (i + lane) * CELLS + strip, rows[lane]);
+        }
+}
+
+/* Some queries times a block of keys. */
+template <int ROWS>
+ALWAYS void product(const float *queries, long width, const float *keys, float *to) {
+    floats sums[ROWS][STRIP] = {};
+    for (long i = 0; i < width; i++) {
+        floats column[STRIP];
+#pragma GCC unroll 4
+        for (int strip = 0; strip < STRIP; strip++) column[strip] = load(keys + i * CELLS + strip * LANES);
+#pragma GCC unroll 6
+        for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 4
+            for (int strip = 0; strip < STRIP; strip++) sums[row][strip] += queries[row * width + i] * column[strip];
+    }
+    for (int row = 0; row < ROWS; row++)
+        for (int strip = 0; strip < STRIP; strip++) store(to + row * CELLS + strip * LANES, sums[row][strip]);
+}
+
+/* Add some rows' share of a block of values, PLACES vectors of each. values: as f32, or the cells' own. */
+template <int ROWS, int PLACES>
+ALWAYS void take(const Heads *of, const float *weights, const float *values, const int32_t *cells, long count, long at,
+                 float *sums) {
+    floats taken[ROWS][PLACES];
+    for (int row = 0; row < ROWS; row++)
+        for (int place = 0; place < PLACES; place++) taken[row][place] = load(sums + row * of->width + place * LANES);
+    for (long cell = 0; cell < count; cell++) {
+        floats value[PLACES];
+        const f16 *half = (const f16 *)(of->values + cells[cell] * of->value_step) + at;
+#pragma GCC unroll 4
+        for (int place = 0; place < PLACES; place++)
+            value[place] = values ? load(values + cell * of->width + place * LANES) : halves(half + place * LANES);
+#pragma GCC unroll 6
+        for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 4
+            for (int place = 0; place < PLACES; place++) taken[row][place] += weights[row * CELLS + cell] * value[place];
+    }
+    for (int row = 0; row < ROWS; row++)
+        for (int place = 0; place < PLACES; place++) store(sums + row * of->width + place * LANES, taken[row][place]);
+}
+
+template <int ROWS>
+static void take_all(const Heads *of, const float *weights, const float *values, const int32_t *cells, long count,
+                     float *sums) {
+    long at = 0;
+    for (; at + STRIP * LANES <= of->width; at += STRIP * LANES)
+        take<ROWS, STRIP>(of, weights, values ? values + at : 0, cells, count, at, sums + at);
+    for (; at < of->width; at += LANES)
+        take<ROWS, 1>(of, weights, values ? values + at : 0, cells, count, at, sums + at);
+}
+
+/* What of a block is computed for so many rows, TILE at most. */
+template <int ROWS>
+static void product_of(const float *queries, long width, const float *keys, float *to) {
+    product<ROWS>(queries, width, keys, to);
+}
+
+#if LANES == 16
+#define FOR_ROWS(rows, work, ...)              \
+    switch (rows) {                            \
+    case 1: work<1>(__VA_ARGS__); break;       \
+    case 2: work<2>(__VA_ARGS__); break;       \
+    case 3: work<3>(__VA_ARGS__); break;       \
+    case 4: work<4>(__VA_ARGS__); break;       \
+    case 5: work<5>(__VA_ARGS__); break;       \
+    default: work<6>(__VA_ARGS__);             \
+    }
+enum { TILE = 6 };
+#else
+#define FOR_ROWS(rows, work, ...)              \
+    switch (rows) {                            \
+    case 1: work<1>(__VA_ARGS__); break;       \
+    default: work<2>(__VA_ARGS__);             \
+    }
+enum { TILE = 2 };
+#endif
+
+/* Scores into weights, but for the division by their sum: what came before is made to fit the new largest. */
+ALWAYS void weigh(float *scores, long width, float *most, float *sum, float *sums) {
+    floats top = load(scores);
+#pragma GCC unroll 4
+    for (long cell = LANES; cell < CELLS; cell += LANES) {
+        floats x = load(scores + cell);
+        top = x > top ? x : top;
+    }
+    float found = largest(top), before = *most;
+    if (found > before) {
+        *most = found;
+        float factor = before == -__builtin_inff() ? 0 : __builtin_expf(before - found);
+        *sum *= factor;
+        for (long i = 0; i < width; i += LANES) store(sums + i, load(sums + i) * factor);
+    } else if (before == -__builtin_inff()) {
+        for (long cell = 0; cell < CELLS; cell += LANES) store(scores + cell, floats{});
+        return;
+    }
+    floats all = {};
+#pragma GCC unroll 4
+    for (long cell = 0; cell < CELLS; cell += LANES) {
+        floats x = raised(load(scores + cell) - *most);
+        store(scores + cell, x);
+        all += x;
+    }
+    *sum += total(all);
+}
+
+/* What the rows of a group take of some cells, for one head of the keys and the heads of the queries that share it. */
+static void attend(const Heads *of, const Group *group, const int32_t *cells, long count, const Space *space) {
+    long width = of->width, rows = group->rows * of->shared;
+    for (long row = 0; row < rows; row++) {
+        space->most[row] = -__builtin_inff();
+        space->sum[row] = 0;
+        const float *from = (const float *)(of->queries + (group->first + row / of->shared) * of->query_step +
+                                            row % of->shared * of->query_head_step);
+        for (long i = 0; i < width; i += LANES) {
+            store(space->queries + row * width + i, load(from + i) * of->scale);
+            store(space->sums + row * width + i, floats{});
+        }
+    }
+    for (long first = 0; first < count; first += CELLS, cells += CELLS) {
+        long here = less(count - first, CELLS);
+        columns(of, cells, here, space->keys);
+        for (long row = 0; row < rows; row += TILE)
+            FOR_ROWS(rows - row, product_of, space->queries + row * width, width, space->keys, space->scores + row * CELLS);
+        mask(of, group, cells, here, CELLS, space->scores);
+        for (long row = 0; row < rows; row++)
+            weigh(space->scores + row * CELLS, width, space->most + row, space->sum + row, space->sums + row * width);
+        float *values = rows > TILE ? space->values : 0;
+        if (values)
+            for (long cell = 0; cell < here; cell++)
+                for (long i = 0; i < width; i += LANES)
+                    store(values + cell * width + i, halves((const f16 *)(of->values + cells[cell] * of->value_step) + i));
+        for (long row = 0; row < rows; row += TILE)
+            FOR_ROWS(rows - row, take_all, of, space->scores + row * CELLS, values, cells, here, space->sums + row * width);
+    }
+}
+
+#undef FOR_ROWS
