@@ -196,10 +196,12 @@ const acts = {
   },
 };
 
-function send() {
-  const text = prompt.value.trim();
-  if ((!text && !pictures.count()) || writing) return;
-  if (!model()) return void readModels();
+async function send() {
+  const said = () => prompt.value.trim();
+  if ((!said() && !pictures.count()) || writing) return;
+  if (!model()) await readModels();
+  const text = said(); // which another Enter may have sent meanwhile
+  if ((!text && !pictures.count()) || writing || !model()) return;
   const fields = pictures.count() ? { images: pictures.take() } : {};
   const sent = archive.add(conversation, conversation.leaf, { role: "user", content: text, ...fields });
   prompt.value = "";
