@@ -30,6 +30,7 @@ enum {
     ROWS = 64,            /* of a group: its tokens times the heads that share one of the keys */
     PART = 16,            /* the width of a head is a multiple of it */
     WIDEST = 512,         /* head */
+    DIRECT = 4,           /* rows, for which it does not pay to turn the keys */
     FEW = 4,              /* tasks for each thread: with fewer the cells are divided, too */
     LEAST_CELLS = 128,    /* of a part of the cells that is computed by itself */
     MINUS_INFINITY = 0xfc00 /* as f16 */

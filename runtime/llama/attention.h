@@ -75,6 +75,24 @@ ALWAYS floats raised(floats x) {
     return gone ? floats{} : found;
 }
 
+/* The sums of so many vectors, each in its place. */
+ALWAYS floats sums_of(floats rows[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        ints first, second;
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; lane++) {
+            first[lane] = lane & step ? LANES + lane - step : lane;
+            second[lane] = lane & step ? LANES + lane : lane + step;
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; row += 2 * step)
+            rows[row] = __builtin_shuffle(rows[row], rows[row + step], first) +
+                        __builtin_shuffle(rows[row], rows[row + step], second);
+    }
+    return rows[0];
+}
+
 /* Rows to columns, in place. */
 ALWAYS void turn(floats rows[LANES]) {
 #pragma GCC unroll 4
@@ -124,6 +142,26 @@ ALWAYS void product(const float *queries, long width, const float *keys, float *
     }
     for (int row = 0; row < ROWS; row++)
         for (int strip = 0; strip < STRIP; strip++) store(to + row * CELLS + strip * LANES, sums[row][strip]);
+}
+
+/* The same for so few queries that it does not pay to turn the keys. */
+template <int ROWS>
+static void direct(const Heads *of, const float *queries, const int32_t *cells, long count, float *to) {
+    for (long strip = 0; strip < CELLS && strip < count; strip += LANES) {
+        floats products[ROWS][LANES];
+#pragma GCC unroll 16
+        for (long lane = 0; lane < LANES; lane++) {
+            const f16 *key = (const f16 *)(of->keys + cells[less(strip + lane, count - 1)] * of->key_step);
+            floats product[ROWS] = {};
+            for (long i = 0; i < of->width; i += LANES) {
+                floats keys = halves(key + i);
+#pragma GCC unroll 6
+                for (int row = 0; row < ROWS; row++) product[row] += load(queries + row * of->width + i) * keys;
+            }
+            for (int row = 0; row < ROWS; row++) products[row][lane] = product[row];
+        }
+        for (int row = 0; row < ROWS; row++) store(to + row * CELLS + strip, sums_of(products[row]));
+    }
 }
 
 /* Add some rows' share of a block of values, PLACES vectors of each. values: as f32, or the cells' own. */
@@ -227,9 +265,15 @@ static void attend(const Heads *of, const Group *group, const int32_t *cells, lo
     }
     for (long first = 0; first < count; first += CELLS, cells += CELLS) {
         long here = less(count - first, CELLS);
-        columns(of, cells, here, space->keys);
-        for (long row = 0; row < rows; row += TILE)
-            FOR_ROWS(rows - row, product_of, space->queries + row * width, width, space->keys, space->scores + row * CELLS);
+        if (rows <= DIRECT) {
+            for (long row = 0; row < rows; row += TILE)
+                FOR_ROWS(rows - row, direct, of, space->queries + row * width, cells, here, space->scores + row * CELLS)
+        } else {
+            columns(of, cells, here, space->keys);
+            for (long row = 0; row < rows; row += TILE)
+                FOR_ROWS(rows - row, product_of, space->queries + row * width, width, space->keys,
+                         space->scores + row * CELLS)
+        }
         mask(of, group, cells, here, CELLS, space->scores);
         for (long row = 0; row < rows; row++)
             weigh(space->scores + row * CELLS, width, space->most + row, space->sum + row, space->sums + row * width);
