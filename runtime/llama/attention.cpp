@@ -3,7 +3,8 @@ the CPU's backend (ggml-backend-impl.h, version 2 of it). llama.cpp gives it the
 can compute; everything else stays where it is.
 
 Rows that see nearly the same cells form a group, cells that nobody in it sees are passed over at no cost, and the heads
-of the queries that share a head of the keys read it together. All is computed in f32. The code is that of attention.h,
+of the queries that share a head of the keys read it together. Groups of one row, as decoding has them, read the cells as
+they lie in memory, all heads side by side, and ask for the next ones meanwhile. All is computed in f32. The code is that of attention.h,
 compiled for each level of CPU that it knows. */
 
 #include <cmath>
@@ -30,9 +31,10 @@ enum {
     ROWS = 64,            /* of a group: its tokens times the heads that share one of the keys */
     PART = 16,            /* the width of a head is a multiple of it */
     WIDEST = 512,         /* head */
+    LINE = 64,            /* bytes of a cache */
     DIRECT = 4,           /* rows, for which it does not pay to turn the keys */
     FEW = 4,              /* tasks for each thread: with fewer the cells are divided, too */
-    LEAST_CELLS = 128,    /* of a part of the cells that is computed by itself */
+    LEAST_CELLS = 32,     /* of a part of the cells that is computed by itself */
     MINUS_INFINITY = 0xfc00 /* as f16 */
 };
 
@@ -117,10 +119,11 @@ ALWAYS long less(long a, long b) { return a < b ? a : b; }
 
 ALWAYS long rounded(long count, long to) { return (count + to - 1) / to * to; }
 
-/* The heads of the queries that share one of the keys: what it points to are theirs. Steps in bytes. */
+/* So many heads of the keys, and those of the queries that share each. Steps in bytes. */
 struct Heads {
     const char *queries, *keys, *values;
-    long query_step, query_head_step, key_step, value_step, width, shared;
+    long count, shared, width;
+    long query_step, query_head_step, key_step, key_head_step, value_step, value_head_step;
     float scale;
     const char *mask;
     long mask_step;
@@ -139,6 +142,13 @@ struct Space {
     uint64_t *seen_by_all, *seen; /* the latter of a single token */
     int32_t *cells;
 };
+
+/* A row of a task: the heads of the keys one after the other, for each the tokens, for each the heads that share it. */
+ALWAYS const float *query(const Heads *of, const Group *group, long row) {
+    long rows = group->rows * of->shared, token = row % rows / of->shared;
+    long head = row / rows * of->shared + row % of->shared;
+    return (const float *)(of->queries + (group->first + token) * of->query_step + head * of->query_head_step);
+}
 
 ALWAYS float wide(f16 x) {
     uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, rest = x & 1023;
@@ -232,12 +242,13 @@ struct Work {
     float *partial;
 };
 
-/* How. seen: which cells each token sees, in bits, with room for one token more. parts: of the cells of a group. */
+/* How. seen: which cells each token sees, in bits, with room for one token more. A task computes a group with so many
+heads of the keys together, and one of so many parts of its cells. */
 struct Plan {
     uint64_t *seen;
     int32_t *counts;
     Group *groups;
-    long group_count, parts;
+    long group_count, together, parts;
     bool biased;
 };
 
@@ -262,9 +273,10 @@ static float parameter(const Tensor *node, int number) {
 
 /* Tokens that follow one another and see nearly the same, whose heads fill a group. */
 static void make_groups(const Work *work, Plan *plan) {
-    long most = work->most_rows / work->shared;
+    long most = ROWS / work->shared;
     uint64_t *together = plan->seen + work->tokens * work->words;
     plan->group_count = 0;
+    plan->together = work->heads;
     for (long token = 0; token < work->tokens;) {
         Group *group = plan->groups + plan->group_count++;
         group->first = token;
@@ -281,6 +293,7 @@ static void make_groups(const Work *work, Plan *plan) {
             group->cells = both;
         }
         group->rows = token - group->first;
+        if (group->rows > 1) plan->together = 1;
     }
 }
 
@@ -289,12 +302,15 @@ static Heads heads_of(const Work *work, const Plan *plan, long head, const Space
     return {q->data + head * work->shared * q->nb[2],
             k->data + head * k->nb[2],
             v->data + head * v->nb[2],
+            plan->together,
+            work->shared,
+            work->width,
             (long)q->nb[1],
             (long)q->nb[2],
             (long)k->nb[1],
+            (long)k->nb[2],
             (long)v->nb[1],
-            work->width,
-            work->shared,
+            (long)v->nb[2],
             parameter(work->to, 0),
             mask->data,
             (long)mask->nb[1],
@@ -317,44 +333,49 @@ static long cells_of(const Work *work, const Plan *plan, const Group *group, con
     return count;
 }
 
-ALWAYS float *result(const Work *work, const Group *group, long head, long row) {
+/* As query(), of the heads of the keys from that one on. */
+ALWAYS float *result(const Work *work, const Group *group, long first, long row) {
     const Tensor *to = work->to;
-    return (float *)(to->data + (group->first + row / work->shared) * to->nb[2] +
-                     (head * work->shared + row % work->shared) * to->nb[1]);
+    long rows = group->rows * work->shared, token = row % rows / work->shared;
+    long head = (first + row / rows) * work->shared + row % work->shared;
+    return (float *)(to->data + (group->first + token) * to->nb[2] + head * to->nb[1]);
 }
 
-static void finish(const Work *work, const Group *group, long head, const Space *space) {
-    for (long row = 0; row < group->rows * work->shared; row++) {
-        float *to = result(work, group, head, row), sum = space->sum[row], by = sum > 0 ? 1 / sum : 0;
+ALWAYS long rows_of(const Work *work, const Plan *plan, const Group *group) {
+    return plan->together * group->rows * work->shared;
+}
+
+static void finish(const Work *work, const Plan *plan, const Group *group, long first, const Space *space) {
+    for (long row = 0; row < rows_of(work, plan, group); row++) {
+        float *to = result(work, group, first, row), sum = space->sum[row], by = sum > 0 ? 1 / sum : 0;
         for (long i = 0; i < work->width; i++) to[i] = space->sums[row * work->width + i] * by;
     }
 }
 
-/* What a part of a group's cells came to: for each row its largest score, the sum of the weights, and the values. */
-ALWAYS float *partial(const Work *work, long parts, long group, long head, long part) {
-    return work->partial + ((group * work->heads + head) * parts + part) * work->most_rows * (work->width + 2);
+/* What a task came to: for each row its largest score, the sum of the weights, and the values. */
+ALWAYS float *partial(const Work *work, long task) {
+    return work->partial + task * work->most_rows * (work->width + 2);
 }
 
-static void keep(const Work *work, const Group *group, const Space *space, float *to) {
-    long rows = group->rows * work->shared;
-    for (long row = 0; row < rows; row++, to += work->width + 2) {
+static void keep(const Work *work, const Plan *plan, const Group *group, const Space *space, float *to) {
+    for (long row = 0; row < rows_of(work, plan, group); row++, to += work->width + 2) {
         to[0] = space->most[row];
         to[1] = space->sum[row];
         memcpy(to + 2, space->sums + row * work->width, work->width * sizeof(float));
     }
 }
 
-static void join(const Work *work, const Plan *plan, long number, long head) {
-    const Group *group = plan->groups + number;
-    for (long row = 0; row < group->rows * work->shared; row++) {
-        float *to = result(work, group, head, row), most = -__builtin_inff(), sum = 0;
+/* What the parts of a group's cells came to, `parts` tasks from `task` on. */
+static void join(const Work *work, const Plan *plan, const Group *group, long first, long task) {
+    for (long row = 0; row < rows_of(work, plan, group); row++) {
+        float *to = result(work, group, first, row), most = -__builtin_inff(), sum = 0;
         for (long part = 0; part < plan->parts; part++) {
-            const float *from = partial(work, plan->parts, number, head, part) + row * (work->width + 2);
+            const float *from = partial(work, task + part) + row * (work->width + 2);
             if (from[0] > most) most = from[0];
         }
         for (long i = 0; i < work->width; i++) to[i] = 0;
         for (long part = 0; part < plan->parts && most > -__builtin_inff(); part++) {
-            const float *from = partial(work, plan->parts, number, head, part) + row * (work->width + 2);
+            const float *from = partial(work, task + part) + row * (work->width + 2);
             float by = expf(from[0] - most);
             sum += by * from[1];
             for (long i = 0; i < work->width; i++) to[i] += by * from[2 + i];
@@ -366,7 +387,8 @@ static void join(const Work *work, const Plan *plan, long number, long head) {
 static long thread_bytes(const Work *work) {
     long numbers = 2 * work->most_rows * work->width + 2 * LARGEST_BLOCK * work->width +
                   work->most_rows * (LARGEST_BLOCK + 2) + 64;
-    return rounded(numbers * sizeof(float) + (3 * work->words + 24) * sizeof(uint64_t) + (work->cells + 64) * sizeof(int32_t), 64);
+    long of_cells = (3 * work->words + 24) * sizeof(uint64_t) + (work->cells + 64) * sizeof(int32_t);
+    return rounded(numbers * sizeof(float) + of_cells, 64);
 }
 
 static Space space_at(const Work *work, char *at) {
@@ -400,7 +422,7 @@ static Work work_of(const Tensor *node) {
     work.heads = k->ne[2];
     work.shared = q->ne[2] / k->ne[2];
     work.width = q->ne[0];
-    work.most_rows = work.shared > ROWS ? work.shared : ROWS;
+    work.most_rows = q->ne[2] > ROWS ? q->ne[2] : ROWS;
     return work;
 }
 
@@ -432,7 +454,7 @@ static bool reserve(Context *context, size_t size) {
 
 /* In how many parts the cells of each group are computed, so that all threads have something to do. */
 static long parts_of(const Work *work, const Plan *plan, long threads) {
-    long tasks = plan->group_count * work->heads, most = 1, parts = 1;
+    long tasks = plan->group_count * work->heads / plan->together, most = 1, parts = 1;
     if (tasks >= FEW * threads) return 1;
     for (long group = 0; group < plan->group_count; group++)
         if (plan->groups[group].cells > most) most = plan->groups[group].cells;
@@ -440,30 +462,30 @@ static long parts_of(const Work *work, const Plan *plan, long threads) {
     return less(parts, rounded(most, LEAST_CELLS) / LEAST_CELLS);
 }
 
-/* The tasks of a plan, the longest first, for as long as there are any: each a part of a group, for a head. False where
-they were aborted. */
+/* The tasks of a plan, the longest first, for as long as there are any. False where they were aborted. */
 static bool do_tasks(const Context *context, const Work *work, const Plan *plan, const Level *level, const Space *space,
                      long *taken) {
-    long each = work->heads * plan->parts, all = plan->group_count * each;
+    long each = work->heads / plan->together * plan->parts, all = plan->group_count * each;
     for (;;) {
         if (context->aborts && context->aborts(context->about)) return false;
         long task = all - 1 - __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);
         if (task < 0) return true;
-        long number = task / each, head = task % each / plan->parts, part = task % plan->parts;
-        const Group *group = plan->groups + number;
-        const Heads of = heads_of(work, plan, head, space);
+        const Group *group = plan->groups + task / each;
+        long first = task % each / plan->parts * plan->together, part = task % plan->parts;
+        const Heads of = heads_of(work, plan, first, space);
         long count = cells_of(work, plan, group, space), from = part * count / plan->parts;
         level->attend(&of, group, space->cells + from, (part + 1) * count / plan->parts - from, space);
-        if (plan->parts == 1) finish(work, group, head, space);
-        else keep(work, group, space, partial(work, plan->parts, number, head, part));
+        if (plan->parts == 1) finish(work, plan, group, first, space);
+        else keep(work, plan, group, space, partial(work, task));
     }
 }
 
 static void join_tasks(const Work *work, const Plan *plan, long *taken) {
+    long each = work->heads / plan->together;
     for (;;) {
-        long task = __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);
-        if (task >= plan->group_count * work->heads) return;
-        join(work, plan, task / work->heads, task % work->heads);
+        long number = __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);
+        if (number >= plan->group_count * each) return;
+        join(work, plan, plan->groups + number / each, number % each * plan->together, number * plan->parts);
     }
 }
 
@@ -481,7 +503,8 @@ static int32_t compute(Context *context, const Level *level, const Tensor *node)
         long thread = omp_get_thread_num(), threads = omp_get_num_threads();
         const Space space = space_at(&work, context->memory + shared_bytes + thread * own_bytes);
         Group group = {0, 1, 0};
-        Plan alone = {space.seen, &group.cells, &group, 1, 1, false}, *plan = work.tokens > 1 ? &shared : &alone;
+        Plan alone = {space.seen, &group.cells, &group, 1, work.heads, 1, false};
+        const Plan *plan = work.tokens > 1 ? &shared : &alone;
         if (work.tokens == 1) { /* each thread for itself, rather than wait for one another */
             group.cells = level->read_mask((const f16 *)mask->data, work.cells, alone.seen, &alone.biased);
             alone.parts = parts_of(&work, &alone, threads);

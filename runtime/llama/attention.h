@@ -113,18 +113,42 @@ ALWAYS void turn(floats rows[LANES]) {
     }
 }
 
+/* Cells that are read next: all heads of each, `each` lines for every cell that is computed. */
+struct Ahead {
+    const char *from;
+    long step, bytes, each;
+    const int32_t *cells;
+    long count, at;
+};
+
+/* Some lines on their way into the second cache: the first is smaller than a block of all heads. */
+ALWAYS void fetch(Ahead *ahead) {
+    for (long line = 0; line < ahead->each && ahead->count; line++) {
+        __builtin_prefetch(ahead->from + *ahead->cells * ahead->step + ahead->at, 0, 2);
+        ahead->at += LINE;
+        if (ahead->at < ahead->bytes) continue;
+        ahead->at = 0;
+        ahead->cells++;
+        ahead->count--;
+    }
+}
+
 /* A block of keys as columns, (width, CELLS); the last cell stands for those that the block lacks. */
-ALWAYS void columns(const Heads *of, const int32_t *cells, long count, float *to) {
+ALWAYS void columns(const Heads *of, const int32_t *cells, long count, Ahead *next, float *to) {
+    Ahead ahead = *next;
     for (long strip = 0; strip < CELLS && strip < count; strip += LANES)
         for (long i = 0; i < of->width; i += LANES) {
             floats rows[LANES];
 #pragma GCC unroll 16
-            for (long lane = 0; lane < LANES; lane++)
+            for (long lane = 0; lane < LANES; lane++) {
                 rows[lane] = halves((const f16 *)(of->keys + cells[less(strip + lane, count - 1)] * of->key_step) + i);
+                if (!i) fetch(&ahead);
+            }
             turn(rows);
 #pragma GCC unroll 16
             for (long lane = 0; lane < LANES; lane++) store(to + (i + lane) * CELLS + strip, rows[lane]);
         }
+    *next = ahead;
 }
 
 /* Some queries times a block of keys. */
@@ -146,13 +170,15 @@ ALWAYS void product(const float *queries, long width, const float *keys, float *
 
 /* The same for so few queries that it does not pay to turn the keys. */
 template <int ROWS>
-static void direct(const Heads *of, const float *queries, const int32_t *cells, long count, float *to) {
+static void direct(const Heads *of, const float *queries, const int32_t *cells, long count, Ahead *next, float *to) {
+    Ahead ahead = *next;
     for (long strip = 0; strip < CELLS && strip < count; strip += LANES) {
         floats products[ROWS][LANES];
 #pragma GCC unroll 16
         for (long lane = 0; lane < LANES; lane++) {
             const f16 *key = (const f16 *)(of->keys + cells[less(strip + lane, count - 1)] * of->key_step);
             floats product[ROWS] = {};
+            fetch(&ahead);
             for (long i = 0; i < of->width; i += LANES) {
                 floats keys = halves(key + i);
 #pragma GCC unroll 6
@@ -162,17 +188,20 @@ static void direct(const Heads *of, const float *queries, const int32_t *cells, 
         }
         for (int row = 0; row < ROWS; row++) store(to + row * CELLS + strip, sums_of(products[row]));
     }
+    *next = ahead;
 }
 
 /* Add some rows' share of a block of values, PLACES vectors of each. values: as f32, or the cells' own. */
 template <int ROWS, int PLACES>
 ALWAYS void take(const Heads *of, const float *weights, const float *values, const int32_t *cells, long count, long at,
-                 float *sums) {
+                 Ahead *next, float *sums) {
+    Ahead ahead = *next;
     floats taken[ROWS][PLACES];
     for (int row = 0; row < ROWS; row++)
         for (int place = 0; place < PLACES; place++) taken[row][place] = load(sums + row * of->width + place * LANES);
     for (long cell = 0; cell < count; cell++) {
         floats value[PLACES];
+        fetch(&ahead);
         const f16 *half = (const f16 *)(of->values + cells[cell] * of->value_step) + at;
 #pragma GCC unroll 4
         for (int place = 0; place < PLACES; place++)
@@ -184,16 +213,17 @@ ALWAYS void take(const Heads *of, const float *weights, const float *values, con
     }
     for (int row = 0; row < ROWS; row++)
         for (int place = 0; place < PLACES; place++) store(sums + row * of->width + place * LANES, taken[row][place]);
+    *next = ahead;
 }
 
 template <int ROWS>
 static void take_all(const Heads *of, const float *weights, const float *values, const int32_t *cells, long count,
-                     float *sums) {
+                     Ahead *next, float *sums) {
     long at = 0;
     for (; at + STRIP * LANES <= of->width; at += STRIP * LANES)
-        take<ROWS, STRIP>(of, weights, values ? values + at : 0, cells, count, at, sums + at);
+        take<ROWS, STRIP>(of, weights, values ? values + at : 0, cells, count, at, next, sums + at);
     for (; at < of->width; at += LANES)
-        take<ROWS, 1>(of, weights, values ? values + at : 0, cells, count, at, sums + at);
+        take<ROWS, 1>(of, weights, values ? values + at : 0, cells, count, at, next, sums + at);
 }
 
 /* What of a block is computed for so many rows, TILE at most. */
@@ -250,40 +280,74 @@ ALWAYS void weigh(float *scores, long width, float *most, float *sum, float *sum
     *sum += total(all);
 }
 
-/* What the rows of a group take of some cells, for one head of the keys and the heads of the queries that share it. */
-static void attend(const Heads *of, const Group *group, const int32_t *cells, long count, const Space *space) {
-    long width = of->width, rows = group->rows * of->shared;
-    for (long row = 0; row < rows; row++) {
+/* How many rows are computed at once, so that they are about as many each time: TILE at most. */
+ALWAYS long tile(long rows) {
+    long times = (rows + TILE - 1) / TILE;
+    return (rows + times - 1) / times;
+}
+
+/* Scores of a block of cells, for the rows of one head of the keys. */
+ALWAYS void score(const Heads *of, const float *queries, long rows, const int32_t *cells, long count, Ahead *next,
+                  const Space *space, float *to) {
+    long each = tile(rows), width = of->width;
+    if (rows > DIRECT) columns(of, cells, count, next, space->keys);
+    for (long row = 0; row < rows; row += each) {
+        long here = less(rows - row, each);
+        if (rows > DIRECT) FOR_ROWS(here, product_of, queries + row * width, width, space->keys, to + row * CELLS)
+        else FOR_ROWS(here, direct, of, queries + row * width, cells, count, next, to + row * CELLS)
+    }
+}
+
+/* Add what these rows take of a block of values. */
+ALWAYS void gather(const Heads *of, const float *weights, long rows, const int32_t *cells, long count, Ahead *next,
+                   const Space *space, float *sums) {
+    long each = tile(rows), width = of->width;
+    float *values = rows > 2 * TILE ? space->values : 0;
+    for (long cell = 0; values && cell < count; cell++) {
+        fetch(next);
+        for (long i = 0; i < width; i += LANES)
+            store(values + cell * width + i, halves((const f16 *)(of->values + cells[cell] * of->value_step) + i));
+    }
+    for (long row = 0; row < rows; row += each)
+        FOR_ROWS(less(rows - row, each), take_all, of, weights + row * CELLS, values, cells, count, next,
+                 sums + row * width)
+}
+
+/* What the rows of a group take of some cells, for some heads of the keys and the heads of the queries that share them:
+all heads of a block of cells before the next block, which meanwhile is on its way from memory. */
+static void attend(const Heads *all, const Group *group, const int32_t *cells, long count, const Space *space) {
+    long width = all->width, rows = group->rows * all->shared;
+    for (long row = 0; row < all->count * rows; row++) {
+        const float *from = query(all, group, row);
         space->most[row] = -__builtin_inff();
         space->sum[row] = 0;
-        const float *from = (const float *)(of->queries + (group->first + row / of->shared) * of->query_step +
-                                            row % of->shared * of->query_head_step);
         for (long i = 0; i < width; i += LANES) {
-            store(space->queries + row * width + i, load(from + i) * of->scale);
+            store(space->queries + row * width + i, load(from + i) * all->scale);
             store(space->sums + row * width + i, floats{});
         }
     }
-    for (long first = 0; first < count; first += CELLS, cells += CELLS) {
-        long here = less(count - first, CELLS);
-        if (rows <= DIRECT) {
-            for (long row = 0; row < rows; row += TILE)
-                FOR_ROWS(rows - row, direct, of, space->queries + row * width, cells, here, space->scores + row * CELLS)
-        } else {
-            columns(of, cells, here, space->keys);
-            for (long row = 0; row < rows; row += TILE)
-                FOR_ROWS(rows - row, product_of, space->queries + row * width, width, space->keys,
-                         space->scores + row * CELLS)
+    long key_bytes = (all->count - 1) * all->key_head_step + width * sizeof(f16);
+    long value_bytes = (all->count - 1) * all->value_head_step + width * sizeof(f16);
+    /* those of a single head lie apart, and are many rows' */
+    long each = all->count > 1 ? rounded(key_bytes, LINE * all->count) / (LINE * all->count) : 0;
+    for (Heads of = *all; count > 0; count -= CELLS, cells += CELLS) {
+        long here = less(count, CELLS), later = less(count - here, CELLS);
+        Ahead values = {all->values, of.value_step, value_bytes, each, cells, here, 0};
+        Ahead keys = {all->keys, of.key_step, key_bytes, each, cells + here, later, 0};
+        for (long head = 0; head < of.count; head++) {
+            float *scores = space->scores + head * rows * CELLS;
+            of.keys = all->keys + head * of.key_head_step;
+            score(&of, space->queries + head * rows * width, rows, cells, here, &values, space, scores);
+            mask(&of, group, cells, here, CELLS, scores);
+            for (long row = head * rows; row < (head + 1) * rows; row++)
+                weigh(space->scores + row * CELLS, width, space->most + row, space->sum + row,
+                      space->sums + row * width);
         }
-        mask(of, group, cells, here, CELLS, space->scores);
-        for (long row = 0; row < rows; row++)
-            weigh(space->scores + row * CELLS, width, space->most + row, space->sum + row, space->sums + row * width);
-        float *values = rows > TILE ? space->values : 0;
-        if (values)
-            for (long cell = 0; cell < here; cell++)
-                for (long i = 0; i < width; i += LANES)
-                    store(values + cell * width + i, halves((const f16 *)(of->values + cells[cell] * of->value_step) + i));
-        for (long row = 0; row < rows; row += TILE)
-            FOR_ROWS(rows - row, take_all, of, space->scores + row * CELLS, values, cells, here, space->sums + row * width);
+        for (long head = 0; head < of.count; head++) {
+            of.values = all->values + head * of.value_head_step;
+            gather(&of, space->scores + head * rows * CELLS, rows, cells, here, &keys, space,
+                   space->sums + head * rows * width);
+        }
     }
 }
 
