@@ -1,7 +1,7 @@
 """What a model takes of the memory, beside what was foretold, beside the bound, and beside llama-server.
 
-Resident memory is that of the engine's process, after its cache has been filled to the last cell but a few, by a prompt
-and an answer: until then, pages that were foretold are not there yet.
+Resident memory is that of the engine's process while it writes an answer, after its cache has been filled to the last
+cell but a few: until then, pages that were foretold are not there yet, and while nobody asks some are given back.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def measured(case: Case) -> Taken:
     with loaded(case) as (model, process):
         fill(model, case.options.kv_cells or model.info.kv_cells)
         time.sleep(QUIET_S)
-        return Taken(model.info, process.memory_info().rss, model.stats().parked_bytes)
+        answer = model.generate([300] * ANSWER_TOKENS, max_tokens=ANSWER_TOKENS, ignore_eos=True)
+        resident = [process.memory_info().rss for _ in answer]
+        return Taken(model.info, max(resident), model.stats().parked_bytes)
 
 
 @contextlib.contextmanager
@@ -98,10 +100,12 @@ def loaded(case: Case) -> Iterator[tuple[Model, psutil.Process]]:
 
 
 def fill(model: Model, cells: int) -> None:
-    """Use every cell, by prompts of a window each, and then write as many answers at once as there may be."""
-    window = min(model.info.context_length, cells)
+    """Use every cell, by prompts of a window each, then by as many as are computed at once, which have
+    windows of their own in layers that slide, and then write as many answers."""
+    window, parallel = min(model.info.context_length, cells), model.info.parallel
     ask(model, cells // window, window - ANSWER_TOKENS)
-    ask(model, model.info.parallel, ANSWER_TOKENS)
+    ask(model, parallel, cells // parallel - ANSWER_TOKENS)
+    ask(model, parallel, ANSWER_TOKENS)
 
 
 def ask(model: Model, count: int, length: int) -> None:
