@@ -100,8 +100,8 @@ def loaded(case: Case) -> Iterator[tuple[Model, psutil.Process]]:
 
 
 def fill(model: Model, cells: int) -> None:
-    """Use every cell, by prompts of a window each, then by as many as are computed at once, which have
-    windows of their own in layers that slide, and then write as many answers."""
+    """Use every cell, by prompts of a window each, then by as many as are computed at once, which have windows of their
+    own in layers that slide, and then write as many answers."""
     window, parallel = min(model.info.context_length, cells), model.info.parallel
     ask(model, cells // window, window - ANSWER_TOKENS)
     ask(model, parallel, cells // parallel - ANSWER_TOKENS)

@@ -4,8 +4,8 @@ can compute; everything else stays where it is.
 
 Rows that see nearly the same cells form a group, cells that nobody in it sees are passed over at no cost, and the heads
 of the queries that share a head of the keys read it together. Groups of one row, as decoding has them, read the cells as
-they lie in memory, all heads side by side, and ask for the next ones meanwhile. All is computed in f32. The code is that of attention.h,
-compiled for each level of CPU that it knows. */
+they lie in memory, all heads side by side, and ask for the next ones meanwhile. All is computed in f32. The code is that
+of attention.h, compiled for each level of CPU that it knows. */
 
 #include <cmath>
 #include <cstdint>

@@ -22,7 +22,6 @@ fifteenth of the default, which keeps a core busy long after each step.
 """
 
 MADV_DONTNEED = 4
-MADV_NOHUGEPAGE = 15
 
 _logger = logging.getLogger("ingle.native")
 _logger.addHandler(logging.NullHandler())
@@ -97,12 +96,9 @@ def trim() -> None:
         _libc().malloc_trim(0)
 
 
-def drop_pages(start: int, length: int, *, alone: bool = False) -> None:
-    """Give back what is resident of a mapping of a file; where it is touched again it comes from the page cache.
-    ``alone``: without the two megabytes around it, which Linux maps with it where its cache has them in one piece."""
+def drop_pages(start: int, length: int) -> None:
+    """Give back what is resident of a mapping of a file; where it is touched again it comes from the page cache."""
     with contextlib.suppress(AttributeError):
-        if alone:
-            _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_NOHUGEPAGE)
         _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_DONTNEED)
 
 

@@ -24,7 +24,7 @@ def copied(said: Iterable[str]) -> bool:
 def give_back(paths: Iterable[Path]) -> None:
     """Let go of the pages of mapped files. What is still used comes back when it is touched, from the page cache."""
     for start, length in ranges(MAPS.read_text() if MAPS.exists() else "", {str(path.resolve()) for path in paths}):
-        drop_pages(start, length, alone=True)
+        drop_pages(start, length)
 
 
 def ranges(maps: str, paths: set[str]) -> Iterator[tuple[int, int]]:
