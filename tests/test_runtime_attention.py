@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingle.runtime.llama import attention
+from ingle.runtime.llama import backend
 from ingle.runtime.llama.context import Context, ContextOptions, Rows
 from ingle.runtime.llama.library import library
 from ingle.runtime.llama.model import NativeModel
@@ -25,27 +26,27 @@ F32, F16 = 0, 1
 GONE = -np.inf
 LEVELS = ("", "avx2")
 ASK = """
-import ctypes
-from ingle.runtime.llama.library import library
+import ctypes, json
+from ingle.runtime.llama.library import levels, library
 find = library()._lib.ggml_backend_dev_by_name
 find.argtypes, find.restype = [ctypes.c_char_p], ctypes.c_void_p
-print(find(b"ingle") is not None)
+print(json.dumps({"levels": levels(), "there": find(b"ingle") is not None}))
 """
 ggml: Any = library()._lib
 
 pytestmark = pytest.mark.skipif(
-    attention.compiled() is None or sys.platform != "linux", reason="it needs a compiler with OpenMP, and Linux"
+    backend.compiled() is None or sys.platform != "linux", reason="it needs a compiler with OpenMP, and Linux"
 )
 
 
 @pytest.fixture(scope="module", autouse=True, params=LEVELS, ids=("best", "avx2"))
 def level(request: pytest.FixtureRequest) -> str:
     """Each level that this CPU has; the best is back afterwards."""
-    operation = attention._operation(ggml)
-    assert operation is not None
-    if not attention.prepare(ggml, operation, request.param):
+    operations = backend.find_operations(ggml)
+    assert operations is not None
+    if not backend.prepare(ggml, operations, request.param).attention:
         pytest.skip("this CPU has none of its levels")
-    request.addfinalizer(lambda: attention.prepare(ggml, operation))
+    request.addfinalizer(lambda: backend.prepare(ggml, operations))
     return str(request.param)
 
 
@@ -55,7 +56,7 @@ class Node:
 
     def __init__(self, queries: Array, keys: Array, values: Array, mask: Array, *, extra: float = 0.0) -> None:
         self._shape = queries.shape
-        self._context = ggml.ggml_init(attention._Memory(1 << 24, None, False))
+        self._context = ggml.ggml_init(backend._Memory(1 << 24, None, False))
         first, second, third, hidden = (self._tensor(array) for array in (queries, keys, values, mask[None]))
         ggml.ggml_permute.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] * 4
         ggml.ggml_permute.restype = ctypes.c_void_p
@@ -79,9 +80,9 @@ class Node:
         tensor = Tensor.from_address(self.address)
         found = np.ctypeslib.as_array(ctypes.cast(tensor.data, ctypes.POINTER(ctypes.c_float)), self._shape)
         found[:] = np.nan
-        compiled = attention.compiled()
+        compiled = backend.compiled()
         assert compiled is not None
-        assert compiled.attention_compute(self.address, threads, None) == 0
+        assert compiled.backend_compute_node(self.address, threads, None) == 0
         return np.array(found)
 
     @property
@@ -216,10 +217,15 @@ def test_a_model_says_the_same(bard_gguf: Mapping[str, Path]) -> None:
     assert np.abs(ours - plain).max() < 2e-3 * np.abs(plain).max()
 
 
-@pytest.mark.parametrize(("switch", "there"), [("", True), ("avx2", True), ("off", False)])
-def test_it_can_be_switched_off(switch: str, there: bool, level: str) -> None:
+@pytest.mark.parametrize("switch", ["", "avx2", "off"])
+@pytest.mark.parametrize("products", ["", "off"])
+def test_it_can_be_switched_off(switch: str, products: str, level: str) -> None:
     if level:
         pytest.skip("once is enough")
-    surroundings = os.environ | {attention.SWITCH: switch}
+    surroundings = os.environ | {backend.ATTENTION: switch, backend.PRODUCTS: products}
     done = subprocess.run([sys.executable, "-c", ASK], env=surroundings, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(there)
+    found = json.loads(done.stdout)
+    usual = backend.prepare(ggml, backend.find_operations(ggml) or backend.Operations(0, 0))
+    attention = "" if switch == "off" else switch or usual.attention
+    assert found["levels"] == [attention, usual.products if products == "" else ""]
+    assert found["there"] == any(found["levels"])

@@ -16,7 +16,7 @@ from ingle.runtime.cli.main import main
 from ingle.runtime.engine import way as ways_of_engine
 from ingle.runtime.llama import calibration
 from ingle.runtime.llama.calibration import Way, fastest, ways
-from ingle.runtime.llama.library import attention_level
+from ingle.runtime.llama.library import levels
 from ingle.runtime.options import LoadOptions
 
 REPACKED_FLASH = Way(True, True, 1e-4, 5e-4)
@@ -155,7 +155,9 @@ def test_the_doctor_says_which_way_and_why(
     assert "as in the file (the quickest turn of a chat)" in said
     assert "repacked, with flash attention: a token of a prompt 100 µs, of an answer 500 µs" in said
     facts = json.loads(doctor(model, "--json", "--threads", "1"))
-    assert facts["attention"] == attention_level() and f"attention        {attention_level() or 'llama.cpp'}" in said
+    assert (facts["attention"], facts["products"]) == levels()
+    assert f"attention        {levels().attention or 'llama.cpp'}" in said
+    assert f"products         {levels().products or 'llama.cpp'}" in said
     assert facts["bert_layers"] == quick_way() and f"layers of BERT   {quick_way() or 'llama.cpp'}" in said
     assert (facts["threads"], facts["repack"], facts["flash_attention"], len(facts["ways"])) == (1, False, "off", 4)
 

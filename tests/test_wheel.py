@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("convert", "quantize", "runtime")
 LEAVINGS = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
 COMPILED = {
-    f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("runtime/bert/_layers", "runtime/llama/_attention")
+    f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in ("runtime/bert/_layers", "runtime/llama/_backend")
 }
 IMPORT_ALL = """
 import importlib, pathlib, sys

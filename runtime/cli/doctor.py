@@ -23,7 +23,7 @@ def doctor_command(model: str | None, as_json: bool, options: LoadOptions) -> No
     """Say what this machine offers, and which way MODEL is computed on it, measured where nobody did so yet."""
     from ..bert.native import quick_way
     from ..llama.kernels import extra_buffers_work
-    from ..llama.library import attention_level, library
+    from ..llama.library import levels, library
 
     features = library().llama_print_system_info().decode()
     found: dict[str, Any] = {
@@ -31,7 +31,8 @@ def doctor_command(model: str | None, as_json: bool, options: LoadOptions) -> No
         "available_memory_bytes": machine.available_memory_bytes(),
         "kernels": [part.split(" = ")[0].strip() for part in features.partition(":")[2].split("|") if "= 1" in part],
         "amx_works": extra_buffers_work(),
-        "attention": attention_level(),
+        "attention": levels().attention,
+        "products": levels().products,
         "bert_layers": quick_way(),
     }
     if model is not None:
@@ -45,6 +46,7 @@ def doctor_command(model: str | None, as_json: bool, options: LoadOptions) -> No
     if not extra_buffers_work():
         click.echo("AMX              crashes in this build of llama.cpp, and is not used")
     click.echo(f"attention        {found['attention'] or 'llama.cpp: ours is off, not compiled, or not for this CPU'}")
+    click.echo(f"products         {found['products'] or 'llama.cpp: ours are off, not compiled, or not for this CPU'}")
     click.echo(f"layers of BERT   {found['bert_layers'] or 'llama.cpp: no compiled ones are quicker here'}")
     if model is not None:
         _print_way(found)

@@ -9,7 +9,7 @@ from ...convert import gguf
 from ...convert.errors import InputError
 from ..llama import attention
 from ..llama.dry import DryModel
-from ..llama.library import attention_level
+from ..llama.library import levels
 from ..llama.metadata import attention_heads
 from ..llama.model import long_rope_after
 from ..options import FlashAttention, LoadOptions
@@ -35,7 +35,7 @@ class Facts:
 
     @classmethod
     def of(cls, file: gguf.GGUF, dry: DryModel) -> Facts:
-        heads, own = attention_heads(file.metadata), bool(attention_level()) and attention.suits(file.metadata)
+        heads, own = attention_heads(file.metadata), bool(levels().attention) and attention.suits(file.metadata)
         return cls(file.path.name, dry.context_trained, heads, long_rope_after(file), own)
 
 

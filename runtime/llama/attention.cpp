@@ -1,6 +1,4 @@
-/* Attention over a KV cache of f16 as a backend of ggml: the interface by which BLAS libraries take products over from
-the CPU's backend (ggml-backend-impl.h, version 2 of it). llama.cpp gives it the nodes FLASH_ATTN_EXT that it says it
-can compute; everything else stays where it is.
+/* Attention over a KV cache of f16: the node FLASH_ATTN_EXT.
 
 Rows that see nearly the same cells form a group, cells that nobody in it sees are passed over at no cost, and the heads
 of the queries that share a head of the keys read it together. Groups of one row, as decoding has them, read the cells as
@@ -8,9 +6,6 @@ they lie in memory, all heads side by side, and ask for the next ones meanwhile.
 of attention.h, compiled for each level of CPU that it knows. */
 
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
 
 #include <omp.h>
 
@@ -18,14 +13,9 @@ of attention.h, compiled for each level of CPU that it knows. */
 #include <immintrin.h>
 #endif
 
-#define ALWAYS static inline __attribute__((always_inline))
-#define PUBLIC extern "C" __attribute__((visibility("default")))
-
-typedef uint16_t f16;
+#include "backend.h"
 
 enum {
-    F32 = 0,
-    F16 = 1,              /* ggml_type */
     STRIP = 4,            /* vectors that are computed together */
     LARGEST_BLOCK = 64,   /* cells */
     ROWS = 64,            /* of a group: its tokens times the heads that share one of the keys */
@@ -37,87 +27,6 @@ enum {
     LEAST_CELLS = 32,     /* of a part of the cells that is computed by itself */
     MINUS_INFINITY = 0xfc00 /* as f16 */
 };
-
-/* ---- what ggml.h and ggml-backend-impl.h declare ------------------------------------------------------------------ */
-
-struct Tensor {
-    int32_t type;
-    void *buffer;
-    int64_t ne[4];
-    size_t nb[4];
-    int32_t op;
-    int32_t params[16];
-    int32_t flags;
-    Tensor *src[10];
-    Tensor *view_src;
-    size_t view_offs;
-    char *data;
-};
-
-struct Registry;
-struct Device;
-struct Backend;
-
-struct Registry {
-    int32_t api_version;
-    const char *(*get_name)(Registry *);
-    size_t (*get_device_count)(Registry *);
-    Device *(*get_device)(Registry *, size_t);
-    void *(*get_proc_address)(Registry *, const char *);
-    void *context;
-};
-
-struct Props {
-    const char *name, *description;
-    size_t memory_free, memory_total;
-    int32_t type;
-    const char *device_id;
-    bool caps[5];
-};
-
-struct Device {
-    const char *(*get_name)(Device *);
-    const char *(*get_description)(Device *);
-    void (*get_memory)(Device *, size_t *, size_t *);
-    int32_t (*get_type)(Device *);
-    void (*get_props)(Device *, Props *);
-    Backend *(*init_backend)(Device *, const char *);
-    void *(*get_buffer_type)(Device *);
-    void *get_host_buffer_type, *buffer_from_host_ptr;
-    bool (*supports_op)(Device *, const Tensor *);
-    bool (*supports_buft)(Device *, void *);
-    void *offload_op, *event_new, *event_free, *event_synchronize;
-    Registry *registry;
-    void *context;
-};
-
-struct Backend {
-    void *guid;
-    const char *(*get_name)(Backend *);
-    void (*free)(Backend *);
-    void *transfers[5], *synchronize, *plans[4];
-    int32_t (*graph_compute)(Backend *, void *);
-    void *events[2], *graph_optimize;
-    Device *device;
-    void *context;
-};
-
-/* Functions of the installed ggml, and the number that the node has there. */
-struct Ggml {
-    void *(*cpu_buffer_type)();
-    bool (*is_host)(void *);
-    int32_t (*node_count)(void *);
-    Tensor *(*node)(void *, int32_t);
-    int32_t attention;
-};
-
-static Ggml ggml;
-
-/* ---- one attention ------------------------------------------------------------------------------------------------ */
-
-ALWAYS long less(long a, long b) { return a < b ? a : b; }
-
-ALWAYS long rounded(long count, long to) { return (count + to - 1) / to * to; }
 
 /* So many heads of the keys, and those of the queries that share each. Steps in bytes. */
 struct Heads {
@@ -226,6 +135,7 @@ struct Level {
 static Level level(const char *most) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (!strcmp(most, "off")) return {};
     if (strcmp(most, "avx2") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         return {"avx512", avx512::attend, avx512::read_mask};
@@ -251,19 +161,6 @@ struct Plan {
     long group_count, together, parts;
     bool biased;
 };
-
-typedef bool (*Asks)(void *);
-
-/* Of a backend. aborts: asked between tasks whether to go on. */
-struct Context {
-    int32_t threads;
-    char *memory;
-    size_t size;
-    Asks aborts;
-    void *about;
-};
-
-enum { ALLOC_FAILED = -2, SUCCESS = 0, ABORTED = 1 }; /* ggml_status */
 
 static float parameter(const Tensor *node, int number) {
     float found;
@@ -442,16 +339,6 @@ static long share(Work *work, Plan *plan, long threads, char *at) {
     return from - at;
 }
 
-static bool reserve(Context *context, size_t size) {
-    if (size <= context->size) return true;
-    free(context->memory);
-    context->size = 0;
-    context->memory = (char *)aligned_alloc(64, rounded(size + size / 4, 64));
-    if (!context->memory) return false;
-    context->size = size + size / 4;
-    return true;
-}
-
 /* In how many parts the cells of each group are computed, so that all threads have something to do. */
 static long parts_of(const Work *work, const Plan *plan, long threads) {
     long tasks = plan->group_count * work->heads / plan->together, most = 1, parts = 1;
@@ -489,7 +376,10 @@ static void join_tasks(const Work *work, const Plan *plan, long *taken) {
     }
 }
 
-static int32_t compute(Context *context, const Level *level, const Tensor *node) {
+static Level level_here;
+
+int32_t attention_compute(Context *context, const Tensor *node) {
+    const Level *level = &level_here;
     Work work = work_of(node);
     Plan shared = {};
     long own_bytes = thread_bytes(&work), shared_bytes = share(&work, &shared, context->threads, 0);
@@ -531,69 +421,8 @@ static int32_t compute(Context *context, const Level *level, const Tensor *node)
     return aborted ? ABORTED : SUCCESS;
 }
 
-/* ---- the backend -------------------------------------------------------------------------------------------------- */
-
-static Level level_here;
-
-static const char *backend_name(Backend *) { return "ingle"; }
-
-static void backend_free(Backend *backend) {
-    Context *context = (Context *)backend->context;
-    free(context->memory);
-    delete context;
-    delete backend;
-}
-
-static int32_t backend_compute(Backend *backend, void *graph) {
-    for (int32_t number = 0; number < ggml.node_count(graph); number++) {
-        const Tensor *node = ggml.node(graph, number); /* others are views */
-        if (node->op != ggml.attention) continue;
-        int32_t status = compute((Context *)backend->context, &level_here, node);
-        if (status != SUCCESS) return status;
-    }
-    return SUCCESS;
-}
-
-static void set_threads(Backend *backend, int32_t threads) {
-    ((Context *)backend->context)->threads = threads > 0 ? threads : 1;
-}
-
-static void set_abort(Backend *backend, Asks aborts, void *about) {
-    ((Context *)backend->context)->aborts = aborts;
-    ((Context *)backend->context)->about = about;
-}
-
-static const char *device_name(Device *) { return "ingle"; }
-
-static const char *device_description(Device *) { return "attention over a cache of f16"; }
-
-static void device_memory(Device *, size_t *free, size_t *total) { *free = *total = 0; }
-
-static int32_t device_type(Device *) { return 3; /* GGML_BACKEND_DEVICE_TYPE_ACCEL */ }
-
-static void device_props(Device *device, Props *props) {
-    *props = {device_name(device), device_description(device), 0, 0, device_type(device), 0, {}};
-}
-
-static Backend *device_backend(Device *device, const char *) {
-    static uint8_t guid[16] = {0x69, 0x6e, 0x67, 0x6c, 0x65, 0x2d, 0x61, 0x74,
-                               0x74, 0x65, 0x6e, 0x74, 0x69, 0x6f, 0x6e, 0x31};
-    Backend *backend = new Backend();
-    backend->guid = guid;
-    backend->get_name = backend_name;
-    backend->free = backend_free;
-    backend->graph_compute = backend_compute;
-    backend->device = device;
-    backend->context = new Context{1, 0, 0, 0, 0};
-    return backend;
-}
-
-static void *device_buffers(Device *) { return ggml.cpu_buffer_type(); }
-
-static bool device_reads(Device *, void *buffers) { return ggml.is_host(buffers); }
-
 /* Heads in rows of f16 under a mask that all heads share, without sinks, without soft capping, without ALiBi. */
-static bool device_computes(Device *, const Tensor *node) {
+bool attention_computes(const Tensor *node) {
     if (node->op != ggml.attention) return false;
     const Tensor *q = node->src[0], *k = node->src[1], *v = node->src[2], *mask = node->src[3];
     return level_here.attend && mask && !node->src[4] && q->type == F32 && k->type == F16 && v->type == F16 &&
@@ -604,43 +433,8 @@ static bool device_computes(Device *, const Tensor *node) {
            parameter(node, 1) == 0 && parameter(node, 2) == 0;
 }
 
-static Registry registry;
-
-static Device device = {device_name,    device_description, device_memory, device_type,     device_props,
-                        device_backend, device_buffers,     0,             0,               device_computes,
-                        device_reads,   0,                  0,             0,               0,
-                        &registry,      0};
-
-static const char *registry_name(Registry *) { return "ingle"; }
-
-static size_t registry_devices(Registry *) { return 1; }
-
-static Device *registry_device(Registry *, size_t) { return &device; }
-
-static void *registry_function(Registry *, const char *name) {
-    if (!strcmp(name, "ggml_backend_set_n_threads")) return (void *)set_threads;
-    if (!strcmp(name, "ggml_backend_set_abort_callback")) return (void *)set_abort;
-    return 0;
-}
-
-/* What the installed ggml has, and the level of CPU that is used at most ("" for the best). To be called first; the name
-of the level that is used, "" where this CPU has none. */
-PUBLIC const char *attention_begin(const Ggml *installed, const char *most) {
-    ggml = *installed;
+/* The level of CPU that it is computed for from now on, `most` at most ("" for the best, or "off"); "" where this CPU has none. */
+PUBLIC const char *attention_begin(const char *most) {
     level_here = level(most);
     return level_here.name ? level_here.name : "";
-}
-
-/* Called by ggml_backend_load. */
-PUBLIC Registry *ggml_backend_init() {
-    registry = {2, registry_name, registry_devices, registry_device, registry_function, 0};
-    return &registry;
-}
-
-/* One node, as it is; its ggml_status. For tests. */
-PUBLIC int32_t attention_compute(const Tensor *node, int32_t threads, Asks aborts) {
-    Context context = {threads, 0, 0, aborts, 0};
-    int32_t status = compute(&context, &level_here, node);
-    free(context.memory);
-    return status;
 }

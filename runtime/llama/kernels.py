@@ -21,8 +21,8 @@ from ...convert import gguf
 from ...convert.errors import StorageError
 from ...convert.files import appearing
 from ...convert.ggml import TYPES
-from .attention import compiled
-from .library import attention_level, library
+from .backend import compiled
+from .library import levels, library
 
 PROOF_LIMIT_S = 60
 WIDTH = 64
@@ -64,14 +64,12 @@ def kept_path(kind: str, circumstances: str = "") -> Path:
 
 
 def build() -> str:
-    """What tells this build of the library, and of our attention, from others."""
+    """What tells this build of the library, and of what we compute ourselves, from others."""
     binary = Path(str(library().__file__)).parent / "lib" / "libggml-cpu.so"
     facts = binary.stat() if binary.exists() else None
     own = compiled()
-    attention = (attention_level(), Path(own._name).stat().st_mtime_ns) if own and attention_level() else ""
-    return (
-        f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r} {attention}"
-    )
+    ours = (*levels(), Path(own._name).stat().st_mtime_ns) if own and any(levels()) else ""
+    return f"{binary} {facts and (facts.st_size, facts.st_mtime_ns)} {library().llama_print_system_info()!r} {ours}"
 
 
 def cache_folder() -> Path:

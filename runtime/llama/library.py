@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import attention
+from . import backend
 from .binding import binding
 
 BARRIER_SPINS = "20000"
@@ -40,19 +40,19 @@ def library() -> Any:
     llama_cpp = binding("llama_cpp")
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(silence(llama_cpp.llama_log_callback), None)
-    _attention_of(llama_cpp)
+    _levels_of(llama_cpp)
     return llama_cpp
 
 
 @functools.cache
-def _attention_of(llama_cpp: Any) -> str:
+def _levels_of(llama_cpp: Any) -> backend.Levels:
     # Beside a GPU's attention on some layers, one of our own on others makes llama.cpp do without flash attention.
-    return "" if llama_cpp.llama_supports_gpu_offload() else attention.begin(llama_cpp._lib)
+    return backend.Levels() if llama_cpp.llama_supports_gpu_offload() else backend.begin(llama_cpp._lib)
 
 
-def attention_level() -> str:
-    """The level of CPU that our attention is computed for in this process; empty where it is llama.cpp's."""
-    return _attention_of(library())
+def levels() -> backend.Levels:
+    """The levels of CPU that what we compute ourselves in this process is computed for."""
+    return _levels_of(library())
 
 
 @contextlib.contextmanager

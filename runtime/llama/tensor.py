@@ -21,4 +21,5 @@ class Tensor(ctypes.Structure):
         ("view_offs", ctypes.c_size_t),
         ("data", ctypes.c_void_p),
         ("name", ctypes.c_char * 64),
+        ("extra", ctypes.c_void_p),
     )
