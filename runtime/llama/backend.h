@@ -8,6 +8,7 @@ products.cpp know of each other. */
 #include <cstring>
 
 #define ALWAYS static inline __attribute__((always_inline))
+#define ALWAYS_IN inline __attribute__((always_inline))
 #define PUBLIC extern "C" __attribute__((visibility("default")))
 
 typedef uint16_t f16;
