@@ -14,7 +14,8 @@ from ingle.convert.ggml import TYPES
 from ingle.runtime.bert.native import quick_way
 from ingle.runtime.cli.main import main
 from ingle.runtime.engine import way as ways_of_engine
-from ingle.runtime.llama import calibration
+from ingle.runtime.llama import calibration, kernels
+from ingle.runtime.llama.backend import Levels
 from ingle.runtime.llama.calibration import Way, fastest, ways
 from ingle.runtime.llama.library import levels
 from ingle.runtime.options import LoadOptions
@@ -100,9 +101,21 @@ def test_the_quickest_turn_wins() -> None:
     assert fastest([]) is None
 
 
-def test_what_is_hardly_quicker_leaves_the_weights_as_llama_cpp_has_them() -> None:
-    hardly = Way(False, False, REPACKED.prompt_s * 0.99, REPACKED.answer_s * 0.99)
-    assert fastest([REPACKED, hardly]) == REPACKED
+@pytest.mark.parametrize(("share", "repacks"), [(0.97, False), (0.9, True)])
+def test_what_is_hardly_quicker_leaves_the_weights_as_they_are_in_the_file(share: float, repacks: bool) -> None:
+    repacked = Way(True, False, PLAIN.prompt_s * share, PLAIN.answer_s * share)
+    assert fastest([repacked, PLAIN]) == (repacked if repacks else PLAIN)
+
+
+@pytest.mark.parametrize("products", ["", "avx512_vnni"])
+def test_unless_measured_weights_are_repacked_where_products_are_llama_cpps(
+    products: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "ways", lambda *_: [])
+    monkeypatch.setattr(kernels, "levels", lambda: Levels(products=products))
+    assert ways_of_engine.choose(Path("model.gguf"), LoadOptions()).repack == (not products)
+    for asked, repack in (("on", True), ("off", False)):
+        assert ways_of_engine.choose(Path("model.gguf"), LoadOptions(repack=asked)).repack == repack
 
 
 def test_flash_attention_is_left_out_only_where_it_loses_more_than_a_warm_probe_makes_it_lose() -> None:
@@ -122,7 +135,7 @@ def test_flash_attention_is_left_out_only_where_it_loses_more_than_a_warm_probe_
         (LoadOptions(kv_type="q8_0"), True, "on"),
         (LoadOptions(kv_type="f32"), False, "off"),
         (LoadOptions(repack="off", flash_attention="on"), False, "on"),
-        (LoadOptions(gpu_layers=-1), True, "auto"),
+        (LoadOptions(gpu_layers=-1, repack="on"), True, "auto"),
     ],
 )
 def test_what_was_asked_for_is_done(
@@ -149,7 +162,8 @@ def test_the_doctor_says_which_way_and_why(
 
     model = str(bard_gguf["f16"])
     assert "weights" not in doctor()
-    assert "repacked (not measured: too small" in doctor(model)
+    layout = "as in the file" if levels().products else "repacked"
+    assert f"{layout} (not measured: too small" in doctor(model)
     monkeypatch.setattr(calibration, "ways", lambda *_: ALL)
     said = doctor(model)
     assert "as in the file (the quickest turn of a chat)" in said

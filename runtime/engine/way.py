@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import machine
 from ..llama import calibration
+from ..llama.kernels import repacking_pays
 from ..options import FlashAttention, LoadOptions
 from . import sizing
 
@@ -29,10 +30,14 @@ def choose(path: Path, options: LoadOptions) -> Way:
     sizing.validate(options)
     flash_attention = sizing.decided_flash_attention(options)
     if options.gpu_layers or (options.repack != "auto" and flash_attention != "auto"):
-        return Way(options.repack != "off", flash_attention)
+        return Way(_repacks(options), flash_attention)
     found = calibration.ways(path, options.threads or machine.thread_count(), options.kv_type)
     allowed = [way for way in found if options.repack in ("auto", "on" if way.repack else "off")]
     fastest = calibration.fastest(allowed, {"auto": None, "on": True, "off": False}[flash_attention])
     if fastest is None:
-        return Way(options.repack != "off", flash_attention)
+        return Way(_repacks(options), flash_attention)
     return Way(fastest.repack, "on" if fastest.flash_attention else "off", measured=True)
+
+
+def _repacks(options: LoadOptions) -> bool:
+    return options.repack == "on" or (options.repack == "auto" and repacking_pays())

@@ -54,6 +54,12 @@ def compute_rightly(file: gguf.GGUF) -> bool:
     return not narrow or b"AMX_INT8 = 1" not in library().llama_print_system_info()
 
 
+def repacking_pays() -> bool:
+    """Where nothing was measured: our products read weights as they lie in the file, llama.cpp's do better with them in
+    the extra buffers."""
+    return not levels().products
+
+
 def kept_path(kind: str, circumstances: str = "") -> Path:
     """Where a finding about this machine is kept, in the XDG cache folder.
 

@@ -14,7 +14,7 @@ from ...convert.errors import InputError, LoadFailed
 from ..abilities import HEAD_TASK
 from ..options import AdapterFile
 from .adapter import NativeAdapter
-from .kernels import compute_rightly, extra_buffers_work
+from .kernels import compute_rightly, extra_buffers_work, repacking_pays
 from .library import library, native_log, supports_gpu_offload
 from .mapping import copied, give_back
 from .metadata import integer
@@ -66,7 +66,8 @@ def long_rope_after(file: gguf.GGUF) -> int | None:
 class NativeModel:
     """Weights and vocabulary of a GGUF file. Not tied to a thread; contexts made from it are.
 
-    repack: whether weights may be laid out for the fastest kernels, which reads them all. adapters: loaded beside it.
+    repack: whether weights may be laid out for llama.cpp's fastest kernels, which reads them all; None where those pay
+    (repacking_pays). adapters: loaded beside it.
     parts: the files of a model in several, ``path`` the first of them.
     file: what is at ``path``, where somebody has read it already. copied: whether weights were laid out anew.
 
@@ -81,7 +82,7 @@ class NativeModel:
         *,
         gpu_layers: int = 0,
         mmap: bool = True,
-        repack: bool = True,
+        repack: bool | None = None,
         adapters: Sequence[AdapterFile] = (),
         file: gguf.GGUF | None = None,
         parts: Sequence[Path] = (),
@@ -95,6 +96,7 @@ class NativeModel:
         self.gpu_layers = gpu_layers if supports_gpu_offload() else 0
         self._lib = library()
         said: list[str] = []
+        repack = repacking_pays() if repack is None else repack
         self.handle = self._load(path, parts, mmap, repack and compute_rightly(file), said)
         self.copied = copied(said)
         self._paths = parts or paths_of(file)
