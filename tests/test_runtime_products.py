@@ -25,18 +25,37 @@ Array = np.ndarray[Any, Any]
 F32 = 0
 OURS = ("Q8_0", "Q5_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
 REPACKED = ("Q4_0", "Q4_K")
+LEVELS = ("", "avx_vnni", "avx2")
+HALVES = {"Q8_0": (0, 2), "Q5_0": (0, 2), "Q4_0": (0, 2), "Q4_K": (0, 4), "Q5_K": (0, 4), "Q6_K": (208, 210)}
+"""Where the scales of a block lie, and where a type has them its offsets."""
 ggml: Any = library()._lib
 
 pytestmark = pytest.mark.skipif(
     backend.compiled() is None or sys.platform != "linux" or not levels().products,
-    reason="it needs a compiler with OpenMP, Linux, and a CPU with AVX512 and VNNI",
+    reason="it needs a compiler with OpenMP, Linux, and a CPU with AVX2",
 )
+
+
+@pytest.fixture(scope="module", autouse=True, params=LEVELS, ids=("best", "avx_vnni", "avx2"))
+def level(request: pytest.FixtureRequest) -> str:
+    """Each level that this CPU has; the best is back afterwards."""
+    request.addfinalizer(lambda: begin(""))
+    if begin(request.param) != (request.param or levels().products) or request.param == levels().products:
+        pytest.skip("this CPU does not have it, or nothing better")
+    return str(request.param)
+
+
+def begin(level: str) -> str:
+    operations = backend.find_operations(ggml)
+    assert operations is not None
+    return backend.prepare(ggml, operations, products=level).products
 
 
 class Node:
     """A node that multiplies rows of f32, (rows, inputs), with weights of a type, (outputs, inputs)."""
 
     def __init__(self, rows: Array, weights: Array, kind: str, repacked: bool = False) -> None:
+        self._kind = kind
         element = TYPES[kind]
         with ThreadPoolExecutor(1) as pool:
             self.data = blocks.encode(weights, element, None, pool)
@@ -65,6 +84,15 @@ class Node:
         made = self._tensor(self._contexts[0], kind, self.weights.shape[::-1])
         ctypes.memmove(ggml.ggml_get_data(made), data.ctypes.data, data.nbytes)
         return made
+
+    def fill(self, byte: int, halves: tuple[int, int]) -> None:
+        """Make all bytes of the weights that one, but for the halves of a block, which become 0.5."""
+        element = TYPES[self._kind]
+        self.data.reshape(-1, element.block_bytes)[:] = byte
+        self.data.reshape(-1, element.block_bytes)[:, slice(*halves)].view("<f2")[:] = 0.5
+        self.weights = blocks.decode(self.data, element, self.weights.shape[1])
+        weights = Tensor.from_address(Tensor.from_address(self.address).src[0])
+        ctypes.memmove(weights.data, self.data.ctypes.data, self.data.nbytes)
 
     def _repacked(self, kind: int) -> Any:
         self._contexts.append(ggml.ggml_init(backend._Memory(1 << 14, None, True)))
@@ -139,6 +167,28 @@ def test_a_row_comes_out_the_same_to_the_bit_whatever_lies_beside_it(kind: str) 
     assert np.array_equal(first, computed(others, weights, kind, 3)[40])
     assert np.array_equal(first, computed(others[38:43], weights, kind, 1)[2])
     assert np.array_equal(first, computed(rows[3:4], weights, kind)[0])
+
+
+@pytest.mark.parametrize("byte", [0, 127, 128, 255])
+@pytest.mark.parametrize("kind", OURS)
+def test_the_largest_numbers_fit(kind: str, byte: int) -> None:
+    rows = np.repeat(np.float32([[1], [-1], [1], [-1], [1]]), 256, 1)
+    for count in (1, 5):
+        with Node(rows[:count].copy(), np.ones((16, 256), np.float32), kind) as node:
+            node.fill(byte, HALVES[kind])
+            assert is_right(node, rows[:count], node.ours())
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_all_levels_come_to_the_same_to_the_bit(kind: str, level: str) -> None:
+    if not level:
+        pytest.skip("the best is what others are compared with")
+    rows, weights = drawn(40, 512, 90)
+    found = computed(rows, weights, kind)
+    begin("")
+    best = computed(rows, weights, kind)
+    begin(level)
+    assert np.array_equal(found, best)
 
 
 @pytest.mark.parametrize("kind", REPACKED)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from .tensor import Tensor
 
 ATTENTION, PRODUCTS = "INGLE_ATTENTION", "INGLE_PRODUCTS"
-"""In the environment: ``off`` leaves them to llama.cpp; attention does without AVX512 where it is ``avx2``."""
+"""In the environment: ``off`` leaves them to llama.cpp; ``avx2``, for products also ``avx_vnni``, does with that level."""
 
 NODES = b"FLASH_ATTN_EXT", b"MUL_MAT"
 F32, F16, Q4_0, Q4_K = 0, 1, 2, 12  # ggml_type
@@ -101,7 +101,7 @@ def begin(ggml: ctypes.CDLL) -> Levels:
 
 
 def prepare(ggml: Any, operations: Operations, attention: str = "", products: str = "") -> Levels:
-    """Tell it what the installed ggml has; the levels that this CPU has, at most so good ("" is the best), or "off"."""
+    """Tell it what the installed ggml has; the levels that this CPU has: the best ("") or the named one, or "off"."""
     library = compiled()
     if library is None:
         return Levels()

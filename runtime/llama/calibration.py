@@ -3,9 +3,8 @@
 llama.cpp repacks weights for the CPU and uses flash attention unless told otherwise. Either may cost speed: on some
 CPUs our products read weights as they lie in the file several times as fast as llama.cpp's read them repacked, and
 flash attention reads one row against a long cache at half the speed of the matrix products on some and faster on
-others. So
-both are tried, on a model made of
-the first layers of the file, and what was found is kept for this CPU, build, number of threads and file.
+others. So both are tried, on a model made of the first layers of the file, and what was found is kept for this CPU,
+build, number of threads and file.
 """
 
 from __future__ import annotations

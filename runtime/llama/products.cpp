@@ -1,10 +1,11 @@
-/* Products with quantized weights: the node MUL_MAT, on CPUs with AVX512 and VNNI.
+/* Products with quantized weights: the node MUL_MAT, on CPUs with AVX2 or more.
 
-llama.cpp adds up what a row and an output have in common across a vector; here sixteen outputs lie beside each other,
-so that with several rows eight of eleven instructions multiply. A thread unpacks the weights of 32 outputs and
+llama.cpp adds up what a row and an output have in common across a vector; here eight or sixteen outputs lie beside
+each other, so that with several rows most instructions multiply. A thread unpacks the weights of some outputs and
 multiplies them with all rows while they are in its cache; a single row is multiplied with them as they are unpacked.
-Products of the same rows are computed together. Rows become bytes as llama.cpp's do for Q8_0, one scale for 32 inputs,
-whatever the type of the weights. Each result is added up in the same order whatever lies beside it. */
+Products of the same rows are computed together. Rows become bytes as llama.cpp's do for Q8_0, one scale for 32
+inputs, whatever the type of the weights. Each result is added up in the same order whatever lies beside it, on each
+level of CPU. */
 
 #include <omp.h>
 
@@ -15,12 +16,133 @@ whatever the type of the weights. Each result is added up in the same order what
 #include "backend.h"
 
 enum {
+    LINE = 64,        /* bytes of a cache */
+    BLOCK = 32,       /* inputs that share a scale in a row, and in most types of weights */
+    STRIP = 2,        /* vectors of outputs beside each other */
     LEAST_CHUNK = 24, /* rows that a panel is unpacked for */
     FEW = 4           /* tasks for each thread: with fewer the rows are divided */
 };
 
+/* Of one thread: bytes (inputs / 4, STRIP, lanes, 4), scales and offsets (blocks, STRIP, lanes), and room for a
+vector of outputs as they are in the file. */
+struct Panel {
+    uint8_t *weights;
+    float *scales, *offsets;
+    uint8_t *spare;
+};
+
+/* Weights that come next, which are asked for bit by bit while others are computed with. */
+struct Ahead {
+    const uint8_t *at, *end;
+    long step;
+};
+
+/* A part of them. */
+ALWAYS void ask(Ahead *ahead) {
+    if (ahead->at < ahead->end)
+        for (const uint8_t *to = ahead->at + ahead->step; ahead->at < to; ahead->at += LINE)
+            __builtin_prefetch(ahead->at, 0, 2);
+}
+
+struct Kind;
+
+/* Rows as bytes, with the scale of each BLOCK inputs, and for a kind of weights what their sums come to for each of its
+blocks: times minus the zero of the weights (as int32), or times the scale (as float) where they have offsets. */
+struct Activations {
+    const Kind *kind;
+    int8_t *values;
+    float *scales;
+    int32_t *sums;
+    long stride, scale_stride, sum_stride;
+};
+
+/* A type of weights: so many inputs in so many bytes, `group` outputs side by side; a scale, and where they have them
+an offset, for each block of inputs; the number that stands for zero where they have none. */
+struct Kind {
+    int type;
+    bool repacked;
+    int inputs, bytes, group, block, zero;
+    bool offsets;
+    void (*unpack)(const uint8_t *from, long step, long inputs, const Panel *to, int strip);
+    void (*multiply)(const Activations *, long first, long last, const Panel *, long inputs, float *to, long stride,
+                     long outputs, Ahead *);
+    void (*single)(const uint8_t *from, long step, const Activations *, long inputs, float *to, long outputs,
+                   Ahead *);
+};
+
+/* What is compiled for some CPUs: numbers in a vector, outputs of a panel, rows whose sums stay in registers. */
+struct Level {
+    const char *name;
+    long lanes, side, tile, kind_count;
+    const Kind *kinds;
+    void (*quantize)(const float *from, const Activations *forms, long count, long row, long block);
+
+    const Kind *find(int type, bool repacked) const {
+        for (const Kind *kind = kinds; kind < kinds + kind_count; kind++)
+            if (kind->type == type && kind->repacked == repacked) return kind;
+        return 0;
+    }
+};
+
 #if defined(__x86_64__)
 
+ALWAYS float as_float(int32_t bits) {
+    float found;
+    memcpy(&found, &bits, sizeof found);
+    return found;
+}
+
+ALWAYS int32_t as_bits(float value) {
+    int32_t found;
+    memcpy(&found, &value, sizeof found);
+    return found;
+}
+
+ALWAYS int32_t four_at(const int8_t *at) {
+    int32_t found;
+    memcpy(&found, at, sizeof found);
+    return found;
+}
+
+#define NAME "avx2"
+#define LANES 8
+#define TILE 4
+#define VNNI 0
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,popcnt")
+namespace avx2 {
+#include "products.h"
+}
+#pragma GCC pop_options
+#undef NAME
+#undef LANES
+#undef TILE
+#undef VNNI
+#undef V
+
+#if __GNUC__ > 10 || __clang_major__ > 11
+#define HAS_AVX_VNNI
+#define NAME "avx_vnni"
+#define LANES 8
+#define TILE 4
+#define VNNI 1
+#pragma GCC push_options
+#pragma GCC target("avx2,avxvnni,fma,f16c,bmi,popcnt")
+namespace avx_vnni {
+#include "products.h"
+}
+#pragma GCC pop_options
+#undef NAME
+#undef LANES
+#undef TILE
+#undef VNNI
+#undef V
+#endif
+
+#define NAME "avx512_vnni"
+#define LANES 16
+#define TILE 6
+#define VNNI 1
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,bmi,popcnt")
 namespace avx512_vnni {
@@ -28,15 +150,13 @@ namespace avx512_vnni {
 }
 #pragma GCC pop_options
 
-using namespace avx512_vnni;
+static const Level *here = 0;
 
-static bool here = false;
-
-/* Of weights in the file's layout, or repacked: a single row of those is left to llama.cpp, which reads them as fast. */
+/* Of weights as they are in the file, or repacked: a single row of those is left to llama.cpp, which is as fast. */
 static const Kind *kind_of(const Tensor *weights) {
     const Tensor *whole = weights->view_src ? weights->view_src : weights;
     bool repacked = ggml.repacked && whole->buffer && ggml.type_of(whole->buffer) == ggml.repacked;
-    return find_kind(weights->type, repacked);
+    return here->find(weights->type, repacked);
 }
 
 bool products_compute_this(const Tensor *node) {
@@ -49,14 +169,19 @@ bool products_compute_this(const Tensor *node) {
            (long)w->nb[1] == w->ne[0] / kind->inputs * kind->bytes && x->nb[0] == 4 && node->nb[0] == 4;
 }
 
+/* Whether quantize() makes the same of rows for both. */
+static bool same_rows(const Kind *one, const Kind *other) {
+    return one->block == other->block && one->zero == other->zero && one->offsets == other->offsets;
+}
+
 /* Of the rows, of what they come to for weights of another kind, and of what each thread needs: bytes. */
 struct Room {
     long values, scales, sums, weights, factors, spare;
 
     Room(long inputs, long rows)
         : values(rounded(rows * stride_of(inputs), LINE)), scales(rounded(rows * (inputs / BLOCK) * 4, LINE)),
-          sums(2 * scales), weights(rounded(inputs * SIDE, LINE)), factors(rounded(inputs / 16 * SIDE * 4, LINE)),
-          spare(rounded(inputs * 2 * LANES, LINE)) {}
+          sums(2 * scales), weights(rounded(inputs * here->side, LINE)),
+          factors(rounded(inputs / 16 * here->side * 4, LINE)), spare(rounded(inputs * 2 * here->lanes, LINE)) {}
 
     /* An odd number of lines, so that rows do not fall on the same ones of a cache. */
     static long stride_of(long inputs) { return (rounded(inputs, LINE) / LINE | 1) * LINE; }
@@ -75,7 +200,7 @@ struct Product {
     const Activations *rows;
     long outputs, chunks, first;
 
-    long panels() const { return rounded(outputs, SIDE) / SIDE; }
+    long panels() const { return rounded(outputs, here->side) / here->side; }
     long end() const { return first + panels() * chunks; }
 };
 
@@ -116,31 +241,32 @@ static const uint8_t *output_at(const Product *of, long output) {
 
 static long step_of(const Product *of) { return of->to->src[0]->nb[1]; }
 
-/* Sixteen outputs, from that one on; fewer are copied to where there is room for sixteen. */
-static const uint8_t *sixteen_at(const Product *of, long output, uint8_t *spare) {
+/* A vector of outputs, from that one on; fewer are copied to where there is room for as many. */
+static const uint8_t *outputs_at(const Product *of, long output, uint8_t *spare) {
     const uint8_t *first = output_at(of, output);
     long left = of->outputs - output;
-    return left >= LANES ? first : (const uint8_t *)memcpy(spare, first, left * step_of(of));
+    return left >= here->lanes ? first : (const uint8_t *)memcpy(spare, first, left * step_of(of));
 }
 
 /* The weights of a panel, which lie beside each other, while others are passed in so many steps. */
 static Ahead ahead_of(const Product *of, long panel, long steps) {
-    const uint8_t *at = output_at(of, panel * SIDE), *end = output_at(of, less(panel * SIDE + SIDE, of->outputs));
+    const uint8_t *at = output_at(of, panel * here->side);
+    const uint8_t *end = output_at(of, less((panel + 1) * here->side, of->outputs));
     return {at, end, rounded((end - at) / steps, LINE)};
 }
 
 static void multiply_row(const Task &task, long inputs, uint8_t *spare, Ahead *ahead) {
     const Product *of = task.of;
-    long output = task.panel * SIDE, end = less(output + SIDE, of->outputs);
-    for (; output < end; output += LANES)
-        of->kind->single(sixteen_at(of, output, spare), step_of(of), of->rows, inputs, (float *)of->to->data + output,
+    long output = task.panel * here->side, end = less(output + here->side, of->outputs);
+    for (; output < end; output += here->lanes)
+        of->kind->single(outputs_at(of, output, spare), step_of(of), of->rows, inputs, (float *)of->to->data + output,
                          of->outputs - output, ahead);
 }
 
 static void unpack_panel(const Task &task, long inputs, const Panel *to) {
-    long output = task.panel * SIDE;
-    for (int strip = 0; strip < STRIP && output < task.of->outputs; strip++, output += LANES)
-        task.of->kind->unpack(sixteen_at(task.of, output, to->spare), step_of(task.of), inputs, to, strip);
+    long output = task.panel * here->side;
+    for (int strip = 0; strip < STRIP && output < task.of->outputs; strip++, output += here->lanes)
+        task.of->kind->unpack(outputs_at(task.of, output, to->spare), step_of(task.of), inputs, to, strip);
 }
 
 /* As many as a thread gets of them. False where they were aborted. */
@@ -153,7 +279,7 @@ static bool do_tasks(Work *work, long thread, const Panel *panel) {
         if (context->aborts && context->aborts(context->about)) return false;
         const Product *of = task.of;
         long first = task.chunk * work->rows / of->chunks, last = (task.chunk + 1) * work->rows / of->chunks;
-        long blocks = work->inputs / of->kind->block, tiles = rounded(last - first, TILE) / TILE;
+        long blocks = work->inputs / of->kind->block, tiles = rounded(last - first, here->tile) / here->tile;
         Ahead ahead = {};
         more = hand.take(&next);
         if (more && (next.of != of || next.panel != task.panel))
@@ -164,8 +290,8 @@ static bool do_tasks(Work *work, long thread, const Panel *panel) {
         }
         if (of != unpacked.of || task.panel != unpacked.panel) unpack_panel(task, work->inputs, panel);
         unpacked = task;
-        of->kind->multiply(of->rows, first, last, panel, work->inputs, (float *)of->to->data + task.panel * SIDE,
-                           of->to->nb[1] / 4, of->outputs - task.panel * SIDE, &ahead);
+        of->kind->multiply(of->rows, first, last, panel, work->inputs, (float *)of->to->data + task.panel * here->side,
+                           of->to->nb[1] / 4, of->outputs - task.panel * here->side, &ahead);
     }
     return true;
 }
@@ -209,8 +335,8 @@ int32_t products_compute(Context *context, const Tensor *const *nodes, long coun
         long thread = omp_get_thread_num(), all = omp_get_num_threads();
         const Panel panel = panel_at(at + fixed + thread * room.of_thread(), room);
         for (long block = thread * rows * blocks / all; block < (thread + 1) * rows * blocks / all; block++)
-            quantize((const float *)(from->data + block / blocks * from->nb[1]), activations, forms, block / blocks,
-                     block % blocks);
+            here->quantize((const float *)(from->data + block / blocks * from->nb[1]), activations, forms,
+                           block / blocks, block % blocks);
 #pragma omp barrier
         if (!do_tasks(&work, thread, &panel)) __atomic_store_n(&aborted, true, __ATOMIC_RELAXED);
     }
@@ -219,29 +345,48 @@ int32_t products_compute(Context *context, const Tensor *const *nodes, long coun
 
 /* Whether sixteen outputs, in the file's layout and as ggml repacks them, are the same weights. */
 PUBLIC bool products_agree(int32_t type, const uint8_t *plain, const uint8_t *repacked, int32_t inputs) {
-    const Kind *kinds[2] = {find_kind(type, false), find_kind(type, true)};
+    if (!here) return false;
+    const Kind *kinds[2] = {here->find(type, false), here->find(type, true)};
+    if (!kinds[0] || !kinds[1]) return false;
     const Room room(inputs, 1);
-    if (!here || !kinds[0] || !kinds[1]) return false;
     char *memory = (char *)aligned_alloc(LINE, 2 * room.of_thread());
     if (!memory) return false;
     memset(memory, 0, 2 * room.of_thread());
     for (int i = 0; i < 2; i++) {
         const Panel panel = panel_at(memory + i * room.of_thread(), room);
         long row = inputs / kinds[i]->inputs * kinds[i]->bytes;
-        kinds[i]->unpack(i ? repacked : plain, row, inputs, &panel, 0);
+        for (long strip = 0; strip * here->lanes < 16; strip++)
+            kinds[i]->unpack((i ? repacked : plain) + strip * here->lanes * row, row, inputs, &panel, strip);
     }
     bool alike = !memcmp(memory, memory + room.of_thread(), room.of_thread());
     free(memory);
     return alike;
 }
 
-/* The level of CPU that they are computed for from now on, unless `most` is "off"; "" where this CPU has none. */
-PUBLIC const char *products_begin(const char *most) {
+/* Those that this CPU has, the best first. */
+static long levels_here(const Level *found[3]) {
+    long count = 0;
     __builtin_cpu_init();
-    here = strcmp(most, "off") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni");
-    return here ? "avx512_vnni" : "";
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+        found[count++] = &avx512_vnni::level;
+    bool avx2_here = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#ifdef HAS_AVX_VNNI
+    if (avx2_here && __builtin_cpu_supports("avxvnni")) found[count++] = &avx_vnni::level;
+#endif
+    if (avx2_here) found[count++] = &avx2::level;
+    return count;
+}
+
+/* The level of CPU that they are computed for from now on, the named one if this CPU has it, else its best, and none
+if it is "off"; "" where there is none. */
+PUBLIC const char *products_begin(const char *wanted) {
+    const Level *found[3];
+    long count = strcmp(wanted, "off") ? levels_here(found) : 0;
+    here = count ? found[0] : 0;
+    for (long i = 0; i < count; i++)
+        if (!strcmp(found[i]->name, wanted)) here = found[i];
+    return here ? here->name : "";
 }
 
 #else
