@@ -105,7 +105,9 @@ def test_summaries_by_hand() -> None:
 
 
 def test_figures_are_those_of_llama_perplexity(base: Path, small: Path, tmp_path: Path) -> None:
-    """Of weights as 4 bits hold them, computed as f32: kernels for 4 bits round otherwise on each kind of CPU."""
+    """Of weights as 4 bits hold them, computed as f32: kernels for 4 bits round otherwise on each kind of CPU. Those for
+    f32 add up otherwise with AVX512 than without."""
+    golden = GOLDEN["avx512" if b"AVX512 = 1" in library().llama_print_system_info() else "avx2"]
     held = quantize(small, tmp_path / "held.gguf", "F32", requantize=True).path
     found = measure([held], Wish(TEXT, length=GOLDEN["chunk"]), against=base).models[0]
     far = found.distance
@@ -116,11 +118,11 @@ def test_figures_are_those_of_llama_perplexity(base: Path, small: Path, tmp_path
         "kld": far.kld,
     }
     for name, estimate in mine.items():
-        assert (estimate.value, estimate.error) == pytest.approx(GOLDEN[name], abs=5e-5), name
+        assert (estimate.value, estimate.error) == pytest.approx(golden[name], abs=5e-5), name
     for name in ("kld_median", "kld_90", "kld_99", "kld_max"):
-        assert getattr(far, name) == pytest.approx(GOLDEN[name][0], abs=5e-5), name
-    assert 100 * far.rms_delta_p.value == pytest.approx(GOLDEN["rms_delta_p_percent"][0], abs=1e-3)
-    assert 100 * far.same_top.value == pytest.approx(GOLDEN["same_top_percent"][0], abs=1e-3)
+        assert getattr(far, name) == pytest.approx(golden[name][0], abs=5e-5), name
+    assert 100 * far.rms_delta_p.value == pytest.approx(golden["rms_delta_p_percent"][0], abs=1e-3)
+    assert 100 * far.same_top.value == pytest.approx(golden["same_top_percent"][0], abs=1e-3)
 
 
 def test_perplexity_is_that_of_each_token_after_those_before_it(base: Path) -> None:

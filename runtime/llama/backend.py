@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from .tensor import Tensor
 
 ATTENTION, PRODUCTS = "INGLE_ATTENTION", "INGLE_PRODUCTS"
-"""In the environment: ``off`` leaves them to llama.cpp; ``avx2``, for products also ``avx_vnni``, does with that level."""
+"""In the environment: ``off`` leaves them to llama.cpp; ``avx2`` (and for products ``avx_vnni``) picks a level."""
 
 NODES = b"FLASH_ATTN_EXT", b"MUL_MAT"
 F32, F16, Q4_0, Q4_K = 0, 1, 2, 12  # ggml_type

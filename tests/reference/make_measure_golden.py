@@ -2,7 +2,8 @@
 
     python tests/reference/make_measure_golden.py FOLDER_OF_LLAMA_CPP_TOOLS
 
-Needs the tools of the llama.cpp that the installed llama-cpp-python was built from, and ingle on the PATH. Run by hand.
+Its kernels add up in another order where the CPU has AVX512, so there are figures of both kinds of CPU; those of the one
+that this runs on are written. Needs the tools of the llama.cpp that the installed llama-cpp-python was built from, and ingle on the PATH. Run by hand.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def main() -> None:
     found = {field: numbers(pattern, said) for field, pattern in WANTED.items()}
     # Not the "PPL(base)" of the second run: there the base's surprise is cut off at what the file of logits can hold.
     found["base_perplexity"] = numbers(rf"Final estimate: PPL = {NUMBER} \+/- {NUMBER}", alone)
-    (TESTS / "golden" / "measure.json").write_text(json.dumps({"chunk": CHUNK, **found}, indent=1) + "\n")
+    golden = TESTS / "golden" / "measure.json"
+    kind = "avx512" if "AVX512 = 1" in said else "avx2"
+    golden.write_text(json.dumps(json.loads(golden.read_text()) | {"chunk": CHUNK, kind: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
