@@ -105,8 +105,8 @@ def test_summaries_by_hand() -> None:
 
 
 def test_figures_are_those_of_llama_perplexity(base: Path, small: Path, tmp_path: Path) -> None:
-    """Of weights as 4 bits hold them, computed as f32: kernels for 4 bits round otherwise on each kind of CPU. Those for
-    f32 add up otherwise with AVX512 than without."""
+    """Of weights as 4 bits hold them, computed as f32: kernels for 4 bits round otherwise on each kind of CPU, those
+    for f32 with AVX512 and without."""
     golden = GOLDEN["avx512" if b"AVX512 = 1" in library().llama_print_system_info() else "avx2"]
     held = quantize(small, tmp_path / "held.gguf", "F32", requantize=True).path
     found = measure([held], Wish(TEXT, length=GOLDEN["chunk"]), against=base).models[0]

@@ -2,8 +2,9 @@
 
     python tests/reference/make_measure_golden.py FOLDER_OF_LLAMA_CPP_TOOLS
 
-Its kernels add up in another order where the CPU has AVX512, so there are figures of both kinds of CPU; those of the one
-that this runs on are written. Needs the tools of the llama.cpp that the installed llama-cpp-python was built from, and ingle on the PATH. Run by hand.
+llama.cpp's kernels add up in another order where the CPU has AVX512, so there are figures of both kinds of CPU: those
+of the one that this runs on are written. Needs the tools of the llama.cpp that the installed llama-cpp-python was built
+from, and ingle on the PATH. Run by hand.
 """
 
 from __future__ import annotations
