@@ -106,7 +106,6 @@ ALWAYS int32_t four_at(const int8_t *at) {
 
 #define NAME "avx2"
 #define LANES 8
-#define TILE 4
 #define VNNI 0
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,popcnt")
@@ -114,17 +113,11 @@ namespace avx2 {
 #include "products.h"
 }
 #pragma GCC pop_options
-#undef NAME
-#undef LANES
-#undef TILE
-#undef VNNI
-#undef V
 
 #if __GNUC__ > 10 || __clang_major__ > 11
 #define HAS_AVX_VNNI
 #define NAME "avx_vnni"
 #define LANES 8
-#define TILE 4
 #define VNNI 1
 #pragma GCC push_options
 #pragma GCC target("avx2,avxvnni,fma,f16c,bmi,popcnt")
@@ -132,16 +125,10 @@ namespace avx_vnni {
 #include "products.h"
 }
 #pragma GCC pop_options
-#undef NAME
-#undef LANES
-#undef TILE
-#undef VNNI
-#undef V
 #endif
 
 #define NAME "avx512_vnni"
 #define LANES 16
-#define TILE 6
 #define VNNI 1
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,bmi,popcnt")

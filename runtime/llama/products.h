@@ -7,7 +7,7 @@ multiplies them as they are read; for several the weights of SIDE outputs are pu
 
 #include "lanes.h"
 
-enum { SIDE = STRIP * LANES };
+enum { SIDE = STRIP * LANES, TILE = LANES == 16 ? 6 : 4 };
 
 /* Where weights go as they are read: into a panel. */
 struct Strip {
@@ -441,3 +441,8 @@ static const Kind kinds[] = {kind_for<InFileQ8_0>(), kind_for<InFileQ5_0>(),   k
                              kind_for<RepackedQ4_0>(), kind_for<RepackedQ4_K>()};
 
 static const Level level = {NAME, LANES, SIDE, TILE, sizeof kinds / sizeof *kinds, kinds, quantize};
+
+#undef NAME
+#undef LANES
+#undef VNNI
+#undef V
