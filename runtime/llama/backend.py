@@ -17,10 +17,11 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...convert.errors import InputError
 from .tensor import Tensor
 
 ATTENTION, PRODUCTS = "INGLE_ATTENTION", "INGLE_PRODUCTS"
-"""In the environment: ``off`` leaves them to llama.cpp; ``avx2`` (and for products ``avx_vnni``) picks a level."""
+"""In the environment: ``off`` leaves them to llama.cpp; a level of this CPU (``avx2``, for instance) picks that."""
 
 NODES = b"FLASH_ATTN_EXT", b"MUL_MAT"
 F32, F16, Q4_0, Q4_K = 0, 1, 2, 12  # ggml_type
@@ -89,11 +90,25 @@ def begin(ggml: ctypes.CDLL) -> Levels:
     """Have llama.cpp of this process take what is ours. ``ggml``: where its functions are found.
 
     Nothing is where it is switched off, not compiled, or knows another ggml or CPU than is here: llama.cpp's is used.
+    Raises InputError where the environment names a level that is not here.
     """
+    levels = _loaded(ggml, os.environ.get(ATTENTION, ""), os.environ.get(PRODUCTS, ""))
+    for variable, found in zip((ATTENTION, PRODUCTS), levels, strict=True):
+        check_wanted(variable, os.environ.get(variable, ""), found)
+    return levels
+
+
+def check_wanted(variable: str, wanted: str, found: str) -> None:
+    """Raises InputError where a level was asked for by name and another one, or none, was found."""
+    if wanted not in ("", "off", found):
+        here = f"the best here is {found}" if found else "there is none here"
+        raise InputError(f"{variable}={wanted}: no level of this CPU and this build; {here}; unset it, or say off")
+
+
+def _loaded(ggml: ctypes.CDLL, attention: str, products: str) -> Levels:
     if compiled() is None or not _shares_threads():
         return Levels()
     operations = find_operations(ggml)
-    attention, products = os.environ.get(ATTENTION, ""), os.environ.get(PRODUCTS, "")
     levels = prepare(ggml, operations, attention, products) if operations is not None else Levels()
     ggml.ggml_backend_load.argtypes, ggml.ggml_backend_load.restype = [ctypes.c_char_p], ctypes.c_void_p
     name = os.fsencode(compiled()._name)  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ level of CPU. */
 
 enum {
     LINE = 64,        /* bytes of a cache */
+    PAGE = 4096,      /* of memory, whose place a CPU has to look up */
     BLOCK = 32,       /* inputs that share a scale in a row, and in most types of weights */
     STRIP = 2,        /* vectors of outputs beside each other */
     LEAST_CHUNK = 24, /* rows that a panel is unpacked for */
@@ -37,11 +38,12 @@ struct Ahead {
     long step;
 };
 
+ALWAYS void ask_for(const uint8_t *line) { __builtin_prefetch(line, 0, 2); }
+
 /* A part of them. */
 ALWAYS void ask(Ahead *ahead) {
     if (ahead->at < ahead->end)
-        for (const uint8_t *to = ahead->at + ahead->step; ahead->at < to; ahead->at += LINE)
-            __builtin_prefetch(ahead->at, 0, 2);
+        for (const uint8_t *to = ahead->at + ahead->step; ahead->at < to; ahead->at += LINE) ask_for(ahead->at);
 }
 
 struct Kind;
@@ -191,12 +193,31 @@ struct Product {
     long end() const { return first + panels() * chunks; }
 };
 
-/* All of them. Half the tasks are given out beforehand, `own` of them to each thread. */
+/* Tasks that are still to be done: from `first` up to `last`. */
+struct alignas(LINE) Share {
+    struct Range {
+        uint32_t first, last;
+    } left;
+
+    /* The first of them, or the last. */
+    bool take(bool from_end, long *number) {
+        Range was, then;
+        __atomic_load(&left, &was, __ATOMIC_RELAXED);
+        do {
+            if (was.first >= was.last) return false;
+            then = was;
+            *number = from_end ? --then.last : then.first++;
+        } while (!__atomic_compare_exchange(&left, &was, &then, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        return true;
+    }
+};
+
+/* All of them. Each thread has a share of tasks whose weights follow each other, and helps the others after it. */
 struct Work {
     const Context *context;
     const Product *products;
-    long tasks, inputs, rows, own, given;
-    alignas(LINE) long taken; /* of the others */
+    Share *shares;
+    long tasks, inputs, rows, threads;
 };
 
 struct Task {
@@ -204,16 +225,18 @@ struct Task {
     long panel, chunk;
 };
 
-/* Those of one thread. */
+/* What one thread does. */
 struct Hand {
-    Work *work;
-    long next, last;
+    const Work *work;
+    long thread;
     const Product *at;
 
     /* False where there are no more. */
     bool take(Task *task) {
-        long number = next < last ? next++ : work->given + __atomic_fetch_add(&work->taken, 1, __ATOMIC_RELAXED);
-        if (number >= work->tasks) return false;
+        long number, threads = work->threads;
+        bool found = work->shares[thread].take(false, &number);
+        for (long i = 1; !found && i < threads; i++) found = work->shares[(thread + i) % threads].take(true, &number);
+        if (!found) return false;
         if (number < at->first) at = work->products;
         while (number >= at->end()) at++;
         *task = {at, (number - at->first) / at->chunks, (number - at->first) % at->chunks};
@@ -257,8 +280,8 @@ static void unpack_panel(const Task &task, long inputs, const Panel *to) {
 }
 
 /* As many as a thread gets of them. False where they were aborted. */
-static bool do_tasks(Work *work, long thread, const Panel *panel) {
-    Hand hand = {work, thread * work->own, (thread + 1) * work->own, work->products};
+static bool do_tasks(const Work *work, long thread, const Panel *panel) {
+    Hand hand = {work, thread, work->products};
     const Context *context = work->context;
     const bool single = work->rows == 1;
     Task task, next, unpacked = {};
@@ -267,7 +290,7 @@ static bool do_tasks(Work *work, long thread, const Panel *panel) {
         const Product *of = task.of;
         long first = task.chunk * work->rows / of->chunks, last = (task.chunk + 1) * work->rows / of->chunks;
         long blocks = work->inputs / of->kind->block, tiles = rounded(last - first, here->tile) / here->tile;
-        Ahead ahead = {};
+        Ahead ahead = {output_at(of, task.panel * here->side), output_at(of, task.panel * here->side), 0};
         more = hand.take(&next);
         if (more && (next.of != of || next.panel != task.panel))
             ahead = ahead_of(next.of, next.panel, single ? work->inputs / of->kind->inputs * STRIP : blocks * tiles);
@@ -293,12 +316,14 @@ int32_t products_compute(Context *context, const Tensor *const *nodes, long coun
     const Tensor *from = nodes[0]->src[1];
     long inputs = from->ne[0], rows = from->ne[1], blocks = inputs / BLOCK, threads = context->threads, forms = 0;
     const Room room(inputs, rows);
-    long fixed = room.values + room.scales + count * room.sums;
+    long fixed = LINE + room.values + room.scales + count * room.sums;
     if (!reserve(context, fixed + threads * room.of_thread())) return ALLOC_FAILED;
-    char *at = context->memory, *sums = at + room.values + room.scales;
+    char *at = context->memory + LINE; /* a row is read from a little before its first input */
+    char *sums = at + room.values + room.scales;
     Activations activations[count];
     Product products[count];
-    Work work = {context, products, 0, inputs, rows, 0, 0, 0};
+    Share shares[threads];
+    Work work = {context, products, shares, 0, inputs, rows, threads};
     for (long i = 0; i < count; i++) {
         long outputs = nodes[i]->src[0]->ne[1], form = 0;
         const Kind *kind = kind_of(nodes[i]->src[0]);
@@ -315,12 +340,13 @@ int32_t products_compute(Context *context, const Tensor *const *nodes, long coun
         products[i].chunks = chunks_of(products[i].panels(), rows, threads);
         work.tasks = products[i].end();
     }
-    work.own = work.tasks / (2 * threads), work.given = work.own * threads;
+    for (long i = 0; i < threads; i++)
+        shares[i].left = {(uint32_t)(i * work.tasks / threads), (uint32_t)((i + 1) * work.tasks / threads)};
     bool aborted = false;
 #pragma omp parallel num_threads(threads)
     {
         long thread = omp_get_thread_num(), all = omp_get_num_threads();
-        const Panel panel = panel_at(at + fixed + thread * room.of_thread(), room);
+        const Panel panel = panel_at(context->memory + fixed + thread * room.of_thread(), room);
         for (long block = thread * rows * blocks / all; block < (thread + 1) * rows * blocks / all; block++)
             here->quantize((const float *)(from->data + block / blocks * from->nb[1]), activations, forms,
                            block / blocks, block % blocks);

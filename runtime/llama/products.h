@@ -20,32 +20,42 @@ struct Strip {
     }
     ALWAYS_IN void scale(long block, floats x) { *(floats *)(panel->scales + block * SIDE + strip * LANES) = x; }
     ALWAYS_IN void offset(long block, floats x) { *(floats *)(panel->offsets + block * SIDE + strip * LANES) = x; }
-    ALWAYS_IN void begin(long) {}
-    ALWAYS_IN void end(long) {}
+    ALWAYS_IN void begin(long, int = 0) {}
+    ALWAYS_IN void end(long, int = 0) {}
 };
 
-/* Or times a single row: COUNT blocks of PER inputs from begin() to end(). */
-template <int COUNT, int PER, int BITS, bool OFFSETS> struct Single {
+/* Or times a single row: ONCE inputs from begin() to end(), or fewer. The weights that come next are asked for a line
+at a time, between multiplications: a CPU that is asked for many at once does nothing else meanwhile. */
+template <class Weights> struct Single {
+    enum { PER = Weights::PER, COUNT = Weights::ONCE / PER, OFFSETS = Weights::OFFSETS };
+    enum { NEXT = (4 * Weights::BYTES * LANES - 1) / Weights::INPUTS + 1 }; /* bytes of those, for each put() */
     const int8_t *values;
     const float *scales;
     const int32_t *corrections;
     Ahead *ahead;
     floats sum, by[COUNT], offsets[COUNT];
-    Sum<BITS> whole[COUNT];
+    Sum<Weights::BITS> whole[COUNT];
+    const uint8_t *next;
+    long first;
+    int puts, asked;
 
     ALWAYS_IN void put(long at, int input, bytes x) {
+        puts++;
+        for (; asked * LINE < puts * NEXT; asked++) ask_for(next + asked * LINE);
         whole[input / PER].add(x, same_word(four_at(values + at + input)));
     }
-    ALWAYS_IN void scale(long block, floats x) { by[block % COUNT] = x; }
-    ALWAYS_IN void offset(long block, floats x) { offsets[block % COUNT] = x; }
-    ALWAYS_IN void begin(long block) {
-        ask(ahead);
+    ALWAYS_IN void scale(long block, floats x) { by[block - first] = x; }
+    ALWAYS_IN void offset(long block, floats x) { offsets[block - first] = x; }
+    ALWAYS_IN void begin(long block, int count = COUNT) {
+        first = block, next = ahead->at < ahead->end ? ahead->at : ahead->end, puts = asked = 0;
+        ask_for(next + PAGE);
 #pragma GCC unroll 16
-        for (int i = 0; i < COUNT; i++) whole[i].begin(OFFSETS ? 0 : corrections[block + i]);
+        for (int i = 0; i < count; i++) whole[i].begin(OFFSETS ? 0 : corrections[block + i]);
     }
-    ALWAYS_IN void end(long block) {
+    ALWAYS_IN void end(long block, int count = COUNT) {
+        ahead->at = next + asked * LINE;
 #pragma GCC unroll 16
-        for (int i = 0; i < COUNT; i++) {
+        for (int i = 0; i < count; i++) {
             floats both = same(scales[(block + i) * PER / BLOCK]) * by[i];
             bytes found = whole[i].end(OFFSETS ? 0 : corrections[block + i]);
             sum = V(fmadd_ps)(V(cvtepi32_ps)(found), both, sum);
@@ -58,21 +68,17 @@ template <int COUNT, int PER, int BITS, bool OFFSETS> struct Single {
 
 struct InFileQ8_0 {
     enum { TYPE = Q8_0, REPACKED = 0, INPUTS = 32, BYTES = 34, GROUP = 1, PER = 32, OFFSETS = 0 };
-    enum { BITS = 8, ZERO = ZERO_OF_BYTES };
+    enum { BITS = 8, ZERO = ZERO_OF_BYTES, ONCE = 32 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         for (long block = 0; block < inputs / 32; block++) {
-            bytes first[4], last[4], head[4];
+            bytes head[4], x[8];
             to.begin(block);
             turn(&from, 0, head);
             to.scale(block, low_halves(head[0]));
-            turn(&from, 2, first);
-            turn(&from, 18, last);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                to.put(block * 32, i * 4, first[i] ^ same_byte(ZERO));
-                to.put(block * 32, 16 + i * 4, last[i] ^ same_byte(ZERO));
-            }
+            turn_32(&from, 2, x);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) to.put(block * 32, i * 4, x[i] ^ same_byte(ZERO));
             to.end(block);
             pass(&from, BYTES * GROUP);
         }
@@ -80,29 +86,65 @@ struct InFileQ8_0 {
 };
 
 struct InFileQ4_0 {
-    enum { TYPE = Q4_0, REPACKED = 0, INPUTS = 32, BYTES = 18, GROUP = 1, PER = 32, BITS = 4, ZERO = 8, OFFSETS = 0 };
+    enum { TYPE = Q4_0, REPACKED = 0, INPUTS = 32, BYTES = 18, GROUP = 1, PER = 32, OFFSETS = 0 };
+    enum { BITS = 4, ZERO = 8, ONCE = 128 };
 
-    template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
-        for (long block = 0; block < inputs / 32; block++) {
-            bytes head[4], x[4];
+    static ALWAYS_IN void read(Outputs from, long inputs, Strip &to) {
+        for (long block = 0; block < inputs / 32; block++) one(&from, block, to);
+    }
+
+    /* Four blocks at a time, from where they begin: a scale takes half a number, so in every other block the nibbles
+    are off by half a number, and so are the row's inputs that they are multiplied with. */
+    static ALWAYS_IN void read(Outputs from, long inputs, Single<InFileQ4_0> &to) {
+        long block = 0;
+        for (; block + 4 <= inputs / 32; block += 4) {
+            bytes x[8];
             to.begin(block);
-            turn(&from, 0, head);
-            to.scale(block, low_halves(head[0]));
-            turn(&from, 2, x);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                to.put(block * 32, i * 4, low_nibbles(x[i]));
-                to.put(block * 32, 16 + i * 4, high_nibbles(x[i]));
-            }
+            turn_32(&from, 0, x);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) number(x[i], i, block, to);
+            turn_32(&from, 32, x);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) number(x[i], 8 + i, block, to);
+            turn(&from, 56, x);
+            number(x[2], 16, block, to);
+            number(x[3], 17, block, to);
             to.end(block);
-            pass(&from, BYTES * GROUP);
+            pass(&from, 4 * BYTES);
         }
+        for (; block < inputs / 32; block++) one(&from, block, to);
+    }
+
+    template <class To> static ALWAYS_IN void one(Outputs *from, long block, To &to) {
+        bytes head[4], x[4];
+        to.begin(block, 1);
+        turn(from, 0, head);
+        to.scale(block, low_halves(head[0]));
+        turn(from, 2, x);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            to.put(block * 32, i * 4, low_nibbles(x[i]));
+            to.put(block * 32, 16 + i * 4, high_nibbles(x[i]));
+        }
+        to.end(block, 1);
+        pass(from, BYTES);
+    }
+
+    /* Of the 18 of four blocks: nine of two. */
+    static ALWAYS_IN void number(bytes x, int place, long block, Single<InFileQ4_0> &to) {
+        int of = place % 9, which = place / 9 * 2 + (of > 4), shift = of > 4 ? of * 4 - 20 : of * 4 - 2;
+        if (of == 0) to.scale(block + which, low_halves(x));
+        if (of == 4) to.scale(block + which + 1, low_halves(right32(x, 16)));
+        bytes nibbles = same_word(of == 0 ? 0x0f0f0000 : of == 4 ? 0x00000f0f : 0x0f0f0f0f);
+        to.put(block * 32 + shift, which * 32, x & nibbles);
+        to.put(block * 32 + shift + 16, which * 32, right16(x, 4) & nibbles);
     }
 };
 
 /* Eight outputs' scales, then their nibbles, eight bytes of each after the other, with the highest bit turned. */
 struct RepackedQ4_0 {
-    enum { TYPE = Q4_0, REPACKED = 1, INPUTS = 32, BYTES = 18, GROUP = 8, PER = 32, BITS = 4, ZERO = 8, OFFSETS = 0 };
+    enum { TYPE = Q4_0, REPACKED = 1, INPUTS = 32, BYTES = 18, GROUP = 8, PER = 32, OFFSETS = 0 };
+    enum { BITS = 4, ZERO = 8, ONCE = 32 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         for (long block = 0; block < inputs / 32; block++) {
@@ -129,7 +171,8 @@ ALWAYS bytes fifth(bytes bits, int first) {
 }
 
 struct InFileQ5_0 {
-    enum { TYPE = Q5_0, REPACKED = 0, INPUTS = 32, BYTES = 22, GROUP = 1, PER = 32, BITS = 5, ZERO = 16, OFFSETS = 0 };
+    enum { TYPE = Q5_0, REPACKED = 0, INPUTS = 32, BYTES = 22, GROUP = 1, PER = 32, OFFSETS = 0 };
+    enum { BITS = 5, ZERO = 16, ONCE = 32 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         for (long block = 0; block < inputs / 32; block++) {
@@ -171,21 +214,21 @@ template <class To> ALWAYS void head_of_k(const Outputs *from, long block, To &t
 }
 
 struct InFileQ4_K {
-    enum { TYPE = Q4_K, REPACKED = 0, INPUTS = 256, BYTES = 144, GROUP = 1, PER = 32, BITS = 4, ZERO = 0, OFFSETS = 1 };
+    enum { TYPE = Q4_K, REPACKED = 0, INPUTS = 256, BYTES = 144, GROUP = 1, PER = 32, OFFSETS = 1 };
+    enum { BITS = 4, ZERO = 0, ONCE = 256 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         for (long at = 0; at < inputs; at += 256) {
             to.begin(at / 32);
             head_of_k(&from, at / 32, to);
-#pragma GCC unroll 8
-            for (int half = 0; half < 8; half++) {
-                bytes x[4];
-                turn(&from, 16 + half * 16, x);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) {
-                    int input = half / 2 * 64 + half % 2 * 16 + i * 4;
-                    to.put(at, input, low_nibbles(x[i]));
-                    to.put(at, input + 32, high_nibbles(x[i]));
+            for (int part = 0; part < 4; part++) {
+                bytes x[8];
+                turn_32(&from, 16 + part * 32, x);
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++) {
+                    to.put(at, part * 64 + i * 4, low_nibbles(x[i]));
+                    to.put(at, part * 64 + i * 4 + 32, high_nibbles(x[i]));
                 }
             }
             to.end(at / 32);
@@ -195,7 +238,8 @@ struct InFileQ4_K {
 };
 
 struct InFileQ5_K {
-    enum { TYPE = Q5_K, REPACKED = 0, INPUTS = 256, BYTES = 176, GROUP = 1, PER = 32, BITS = 5, ZERO = 0, OFFSETS = 1 };
+    enum { TYPE = Q5_K, REPACKED = 0, INPUTS = 256, BYTES = 176, GROUP = 1, PER = 32, OFFSETS = 1 };
+    enum { BITS = 5, ZERO = 0, ONCE = 256 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         const bytes fifth = same_byte(16);
@@ -227,7 +271,7 @@ struct InFileQ5_K {
 
 struct InFileQ6_K {
     enum { TYPE = Q6_K, REPACKED = 0, INPUTS = 256, BYTES = 210, GROUP = 1, PER = 16, OFFSETS = 0 };
-    enum { BITS = 6, ZERO = 32 };
+    enum { BITS = 6, ZERO = 32, ONCE = 256 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         const bytes two = same_byte(0x30);
@@ -266,7 +310,8 @@ struct InFileQ6_K {
 /* As in the file, of eight outputs: their scales, their offsets, and for each 32 inputs twelve bytes as six_bits()
 reads them of one output. */
 struct RepackedQ4_K {
-    enum { TYPE = Q4_K, REPACKED = 1, INPUTS = 256, BYTES = 144, GROUP = 8, PER = 32, BITS = 4, ZERO = 0, OFFSETS = 1 };
+    enum { TYPE = Q4_K, REPACKED = 1, INPUTS = 256, BYTES = 144, GROUP = 8, PER = 32, OFFSETS = 1 };
+    enum { BITS = 4, ZERO = 0, ONCE = 256 };
 
     template <class To> static ALWAYS_IN void read(Outputs from, long inputs, To &to) {
         for (long at = 0; at < inputs; at += 256) {
@@ -423,7 +468,7 @@ static void multiply(const Activations *a, long first, long last, const Panel *p
 template <class Weights>
 static void single(const uint8_t *from, long step, const Activations *a, long inputs, float *to, long outputs,
                    Ahead *ahead) {
-    Single<Weights::INPUTS / Weights::PER, Weights::PER, Weights::BITS, Weights::OFFSETS> row;
+    Single<Weights> row;
     row.values = a->values, row.scales = a->scales, row.corrections = a->sums, row.ahead = ahead;
     row.sum = same(0);
     Weights::read(outputs_from(from, step), inputs, row);
