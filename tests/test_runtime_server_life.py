@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,31 @@ def in_background(url: str, **fields: Any) -> queue.Queue[tuple[int, str]]:
     threading.Thread(target=lambda: answers.put(chat(url, **fields)), daemon=True).start()
     time.sleep(0.3)
     return answers
+
+
+def switches(pid: int) -> int:
+    """How often the process's main thread went to sleep by itself."""
+    return next(
+        int(line.split()[1])
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_nobody_asks_and_nothing_wakes_up_yet_the_date_is_of_now() -> None:
+    with process() as child:
+        url = url_of(child)
+        assert chat(url)[0] == 200
+        time.sleep(0.5)
+        before = switches(child.pid)
+        time.sleep(3.5)
+        assert switches(child.pid) - before <= 1
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+        connection.request("GET", "/health")
+        said = connection.getresponse().headers["date"]
+        connection.close()
+        assert abs(parsedate_to_datetime(said).timestamp() - time.time()) < 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import time
 from collections.abc import Callable, MutableMapping
+from email.utils import formatdate
 from typing import Any
 
 import h11
@@ -44,6 +47,8 @@ class Connection(H11Protocol):
         self._watch_headers()
 
     def data_received(self, data: bytes) -> None:
+        # uvicorn writes down the date once a second, whether anybody asks or not.
+        self.server_state.default_headers = [(b"date", _date(int(time.time()))), *self.config.encoded_headers]
         super().data_received(data)
         self._watch_headers()
         if self.cycle is not None and self.cycle.scope is self.scope:
@@ -68,6 +73,11 @@ class Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+@functools.lru_cache(1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def _pieces(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:

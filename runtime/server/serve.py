@@ -29,7 +29,6 @@ MOST_HEADER_BYTES = 24 * 1024
 THREADS = 32
 LAST_WORDS_S = 2
 POLL_S = 0.01
-TICK_S = 1.0
 
 
 class Stop:
@@ -145,12 +144,8 @@ class _Server(uvicorn.Server):
         self._ending = asyncio.Event()
 
     async def main_loop(self) -> None:
-        """uvicorn's own wakes ten times a second, and looks at limits that are not set. Once is enough for the date."""
-        while not self._ending.is_set():
-            await self.on_tick(0)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._ending.wait()
+        """uvicorn's own wakes ten times a second, for the date (`Connection`) and limits that are not set."""
+        await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
