@@ -279,6 +279,6 @@ def _last_words(stderr: IO[bytes]) -> str:
         size = stderr.seek(0, os.SEEK_END)
         stderr.seek(max(0, size - LAST_WORDS_BYTES))
         lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
-    except ValueError:  # the engine is being closed, and its file with it
+    except (OSError, ValueError):  # the engine is being closed, and its file with it
         return ""
     return f": {lines[-1]}" if lines else ""

@@ -90,29 +90,24 @@ def begin(ggml: ctypes.CDLL) -> Levels:
     """Have llama.cpp of this process take what is ours. ``ggml``: where its functions are found.
 
     Nothing is where it is switched off, not compiled, or knows another ggml or CPU than is here: llama.cpp's is used.
-    Raises InputError where the environment names a level that is not here.
     """
-    levels = _loaded(ggml, os.environ.get(ATTENTION, ""), os.environ.get(PRODUCTS, ""))
-    for variable, found in zip((ATTENTION, PRODUCTS), levels, strict=True):
-        check_wanted(variable, os.environ.get(variable, ""), found)
-    return levels
-
-
-def check_wanted(variable: str, wanted: str, found: str) -> None:
-    """Raises InputError where a level was asked for by name and another one, or none, was found."""
-    if wanted not in ("", "off", found):
-        here = f"the best here is {found}" if found else "there is none here"
-        raise InputError(f"{variable}={wanted}: no level of this CPU and this build; {here}; unset it, or say off")
-
-
-def _loaded(ggml: ctypes.CDLL, attention: str, products: str) -> Levels:
     if compiled() is None or not _shares_threads():
         return Levels()
+    attention, products = os.environ.get(ATTENTION, ""), os.environ.get(PRODUCTS, "")
     operations = find_operations(ggml)
     levels = prepare(ggml, operations, attention, products) if operations is not None else Levels()
     ggml.ggml_backend_load.argtypes, ggml.ggml_backend_load.restype = [ctypes.c_char_p], ctypes.c_void_p
     name = os.fsencode(compiled()._name)  # type: ignore[union-attr]
     return levels if any(levels) and ggml.ggml_backend_load(name) else Levels()
+
+
+def check_wanted(found: Levels) -> None:
+    """Raises InputError where the environment asks for a level by name and another one, or none, was found."""
+    for variable, level in zip((ATTENTION, PRODUCTS), found, strict=True):
+        wanted = os.environ.get(variable, "")
+        if wanted not in ("", "off", level):
+            here = f"the best here is {level}" if level else "there is none here"
+            raise InputError(f"{variable}={wanted}: no level of this CPU and this build; {here}; unset it, or say off")
 
 
 def prepare(ggml: Any, operations: Operations, attention: str = "", products: str = "") -> Levels:

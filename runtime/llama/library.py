@@ -47,7 +47,9 @@ def library() -> Any:
 @functools.cache
 def _levels_of(llama_cpp: Any) -> backend.Levels:
     # Beside a GPU's attention on some layers, one of our own on others makes llama.cpp do without flash attention.
-    return backend.Levels() if llama_cpp.llama_supports_gpu_offload() else backend.begin(llama_cpp._lib)
+    found = backend.Levels() if llama_cpp.llama_supports_gpu_offload() else backend.begin(llama_cpp._lib)
+    backend.check_wanted(found)
+    return found
 
 
 def levels() -> backend.Levels:

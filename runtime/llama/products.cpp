@@ -195,7 +195,7 @@ struct Product {
 
 /* Tasks that are still to be done: from `first` up to `last`. */
 struct alignas(LINE) Share {
-    struct Range {
+    struct alignas(8) Range {
         uint32_t first, last;
     } left;
 
@@ -290,10 +290,11 @@ static bool do_tasks(const Work *work, long thread, const Panel *panel) {
         const Product *of = task.of;
         long first = task.chunk * work->rows / of->chunks, last = (task.chunk + 1) * work->rows / of->chunks;
         long blocks = work->inputs / of->kind->block, tiles = rounded(last - first, here->tile) / here->tile;
-        Ahead ahead = {output_at(of, task.panel * here->side), output_at(of, task.panel * here->side), 0};
+        const uint8_t *now = output_at(of, task.panel * here->side);
+        Ahead ahead = {now, now, 0};
         more = hand.take(&next);
         if (more && (next.of != of || next.panel != task.panel))
-            ahead = ahead_of(next.of, next.panel, single ? work->inputs / of->kind->inputs * STRIP : blocks * tiles);
+            ahead = ahead_of(next.of, next.panel, blocks * tiles);
         if (single) {
             multiply_row(task, work->inputs, panel->spare, &ahead);
             continue;
